@@ -1,0 +1,1 @@
+"""Budgets: windows, costs and what the caller is told of them. Pure."""

@@ -1,0 +1,1 @@
+"""Detectors and query sequences: the arithmetic of suspicion. Pure."""

@@ -1,0 +1,1 @@
+"""Dialects: what each family of model servers says over HTTP. Pure."""

@@ -1,0 +1,441 @@
+"""The vocabulary: every word that two parts of the house say to each other. Read this file first.
+
+Frozen values, no behaviour beyond what a word means. In the order of the request's one way: call, target,
+principal, grant, charge, verdict, cleared, reply, answer; `Exchange` collects them for the auditor.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.errors import Challenge
+from proxy.reasons import Reason
+
+Headers = tuple[tuple[bytes, bytes], ...]  # names in lower case, in the order received
+Features = NDArray[np.float32]  # shape (rows, features)
+
+# ── 0 listen ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A client certificate that the TLS layer has verified against the configured CA."""
+
+    fingerprint: str  # base64url(SHA-256(DER)), no padding: the form of `cnf["x5t#S256"]`, RFC 8705 section 3.1
+    serial: str  # hexadecimal
+    dns_names: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()  # SPIFFE ids live here
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the socket; never taken from a header."""
+
+    address: str
+    tls_version: str | None = None  # "TLSv1.3"; None on a plain socket
+    tls_cipher: str | None = None
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One clean HTTP message. `path` and `query` are the bytes that will be forwarded, as ASCII."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    peer: Peer
+    read_body: Callable[[], Awaitable[bytes]]  # raises BodyTooLarge, BodyTimeout; call it once
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return every value sent under a header name; deciding on the first of several is a known hole."""
+        return [value for key, value in self.headers if key == name]
+
+
+# ── 1 classify ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Action(StrEnum):
+    """What a request wants of a model server. Those of `MANAGEMENT` are closed unless a rule names them."""
+
+    INFER = "infer"
+    STREAM = "stream"
+    METADATA = "metadata"
+    HEALTH = "health"
+    CONFIG = "config"
+    STATISTICS = "statistics"
+    REPOSITORY = "repository"
+    SHARED_MEMORY = "shared_memory"
+    TRACE = "trace"
+    LOGGING = "logging"
+    METRICS = "metrics"
+    DOCS = "docs"
+
+
+MANAGEMENT = frozenset(Action) - {Action.INFER, Action.STREAM, Action.METADATA, Action.HEALTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a call asks for. `model` is None where the action concerns the whole server."""
+
+    action: Action
+    model: str | None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A model server. `base_path` is prepended to the authorised path; sizes in bytes, times in seconds."""
+
+    name: str
+    scheme: str
+    host: str
+    port: int
+    base_path: str
+    dialect: str
+    timeout: float  # from the request's first byte to the answer's last, unless it streams
+    connect_timeout: float
+    max_reply_bytes: int
+    max_connections: int
+    ca_file: str | None = None  # https: the CA to trust instead of the system's
+
+
+# ── 2 authenticate ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Mfa:
+    """What counts as multi-factor (RFC 8176, NIST SP 800-63B). Empty sets ask nothing; `max_age` in seconds."""
+
+    any_amr: frozenset[str] = frozenset()  # at least one of these methods …
+    acr_values: tuple[str, ...] = ()  # … or one of these contexts
+    max_age: int | None = None  # since `auth_time`
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who may say who a caller is. Exactly one of `jwks_file`, `jwks_uri`, `discovery` is set."""
+
+    name: str
+    issuer: str  # compared with `iss` byte for byte
+    audience: str
+    algorithms: frozenset[str]
+    mfa: Mfa
+    roles_claim: tuple[str, ...]  # a path of object keys
+    token_types: frozenset[str] = frozenset({"at+jwt", "application/at+jwt"})
+    jwks_file: str | None = None
+    jwks_uri: str | None = None
+    discovery: bool = False
+    ca_file: str | None = None
+    leeway: int = 30  # seconds of clock difference
+    max_staleness: int = 3600  # seconds that old keys serve while the key server is away
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller. Times are UNIX seconds."""
+
+    issuer: str  # the issuer's name in the policy
+    subject: str
+    roles: frozenset[str]
+    factors: frozenset[str]  # `amr`, exactly as sent
+    acr: str | None
+    auth_time: int | None
+    issued_at: int
+    expires_at: int
+    token_id: str  # `jti`
+    token_digest: bytes  # SHA-256 of the whole token
+    key_id: str
+    client: str | None = None  # `client_id` or `azp`
+    certificate: str | None = None  # the fingerprint that the token is bound to, if any
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # for the policy's conditions
+
+    @property
+    def account(self) -> str:
+        """Whose budget is charged: unambiguous, whatever characters an issuer puts into a subject."""
+        return f"{len(self.issuer)}:{self.issuer}:{self.subject}"
+
+
+# ── 3 authorize ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Unit(StrEnum):
+    """What a budget counts."""
+
+    REQUESTS = "requests"
+    ROWS = "rows"
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `limit` units in any `seconds` seconds."""
+
+    unit: Unit
+    limit: int
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        """The name in the `RateLimit` fields: `requests-60s`."""
+        return f"{self.unit}-{self.seconds}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Several windows, all charged or none."""
+
+    name: str
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How exactly an answer may speak. The rule's profile and the floor are already one."""
+
+    name: str
+    decimals: int | None = None
+    top_k: int | None = None
+    label_only: bool = False
+
+
+class Mode(StrEnum):
+    """Whether a protection acts on what it sees."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"  # decide, record what would have happened, let it pass
+    OFF = "off"
+
+
+class Suspicion(StrEnum):
+    """The ladder: what an enforcing detector does about a suspicious input."""
+
+    LABEL = "label"  # answer with the label only: the caller cannot tell
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorUse:
+    """A detector as a rule uses it. `digest` is the hexadecimal SHA-256 that the policy names."""
+
+    name: str
+    file: str
+    digest: str
+    mode: Mode
+    on_suspicion: Suspicion
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A permission with its obligations: what a rule allowed, and under which conditions."""
+
+    rule: str
+    principal: Principal
+    target: Target
+    upstream: Upstream
+    budget: Budget
+    output: Output
+    detector: DetectorUse | None
+    mfa: bool  # False: the rule says in words that it needs none
+    policy: str  # digest
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The other decision. `rule` is the nearest rule, if one was near."""
+
+    reason: Reason
+    rule: str | None = None
+    challenge: Challenge | None = None  # set when a stronger authentication would be allowed
+
+
+# ── 4 charge ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one request is worth."""
+
+    requests: int = 1
+    rows: int = 0
+    tokens: int = 0
+
+    def of(self, unit: Unit) -> int:
+        """Return the amount in one unit."""
+        match unit:
+            case Unit.REQUESTS:
+                return self.requests
+            case Unit.ROWS:
+                return self.rows
+            case Unit.TOKENS:
+                return self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """What a window holds after a charge (or after a refusal)."""
+
+    window: Window
+    remaining: int
+    reset: int  # seconds until units come back
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A paid request. `revision` counts the charges of the account and budget: an auditor sees a gap."""
+
+    account: str
+    budget: Budget
+    cost: Cost
+    states: tuple[WindowState, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A request that the budget does not cover; nothing was charged."""
+
+    budget: Budget
+    cost: Cost
+    states: tuple[WindowState, ...]
+    window: Window  # the one that says no
+    retry_after: int | None  # seconds; None: never, the cost is above the limit
+
+
+# ── 5 inspect ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request body, read once by its dialect. `features` is None where there is nothing for a detector."""
+
+    cost: Cost
+    body: bytes  # what will be forwarded
+    headers: Headers  # what the dialect forwards beside it
+    features: Features | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a detector says of the strangest row. A row is suspicious when `p_value <= alpha`."""
+
+    p_value: float  # conformal: (1 + calibration scores at least as high) / (n + 1)
+    alpha: float  # the target false-alarm rate
+    statistic: float
+    threshold: float
+    row: int
+
+    @property
+    def suspicious(self) -> bool:
+        """Say whether the row is outside of what the detector learned."""
+        return self.p_value <= self.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Nothing suspicious, or a shadow that only records."""
+
+    score: Score | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Suspicious: the answer will be coarser. `output` replaces the grant's."""
+
+    score: Score
+    output: Output
+
+
+Verdict = Passed | Degraded  # a refusal is an exception: it cannot become part of a `Cleared`
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A request that took every step. Forwarding accepts nothing else, so a skipped step is a type error."""
+
+    grant: Grant
+    charge: Charge
+    verdict: Verdict
+    query: Query
+
+    @property
+    def output(self) -> Output:
+        """How exactly the answer may speak."""
+        return self.verdict.output if isinstance(self.verdict, Degraded) else self.grant.output
+
+
+# ── 6 forward, 7 harden ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A hygienic request to one upstream: every header in it was chosen by us."""
+
+    method: str
+    target: str  # path and query, as authorised
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the upstream said, whole. Headers in lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def value(self, name: bytes) -> bytes | None:
+        """Return the only value of a header; several differing values count as none."""
+        found = {value for key, value in self.headers if key == name}
+        return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What leaves for the caller."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncIterator[bytes]
+
+
+# ── 8 audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what became of it: the gateway writes each field once, the audit trail reads them.
+
+    The only mutable word here. Nothing decides on it: it is evidence, not state.
+    """
+
+    event: str  # the id that pairs the records, and the incident id that a caller is told
+    call: Call
+    started: float  # UNIX seconds
+    policy: str  # digest
+    trace_id: str
+    span_id: str
+    dialect: str | None = None
+    target: Target | None = None
+    principal: Principal | None = None
+    grant: Grant | None = None
+    denial: Denial | None = None
+    query: Query | None = None
+    charge: Charge | None = None
+    exhausted: Exhausted | None = None
+    score: Score | None = None
+    verdict: Verdict | None = None
+    reply: Reply | None = None
+    upstream_seconds: float | None = None
+    decided: bool = False  # the `decision` record is on its way to the journal
+    reason: Reason = Reason.ALLOWED
+    detail: str = ""  # for the auditor, cleaned by the trail
+    status: int = 0  # of the answer
+    finished: float = 0.0

@@ -1,0 +1,1 @@
+"""Output hardening: how exactly a score may speak. Pure."""

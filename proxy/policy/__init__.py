@@ -1,0 +1,1 @@
+"""The policy language: files to an immutable policy, a policy to decisions. Pure."""

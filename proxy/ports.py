@@ -1,0 +1,122 @@
+"""The ports: what the gateway needs of the world, as Protocols. Adapters stand behind them, simulators in the tests.
+
+Foreign exceptions never cross a port: an adapter raises only what its port names.
+"""
+
+from typing import Protocol
+
+from proxy.exchange import (
+    Budget,
+    Charge,
+    Cost,
+    Exchange,
+    Exhausted,
+    Features,
+    Issuer,
+    Outbound,
+    Reply,
+    Score,
+    Upstream,
+)
+from proxy.record import Event, Position
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def now(self) -> float:
+        """Return UNIX seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+
+class VerificationKey(Protocol):
+    """A public key that has passed the hygiene of its key set."""
+
+    @property
+    def kid(self) -> str:
+        """The key's id in its set."""
+        ...
+
+    @property
+    def algorithm(self) -> str:
+        """The one JWS algorithm that it verifies (RFC 8725 section 3.1)."""
+        ...
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Say whether the signature (JWS form) over the message is this key's."""
+        ...
+
+
+class KeyRing(Protocol):
+    """The issuers' public keys."""
+
+    async def key(self, issuer: Issuer, kid: str) -> VerificationKey:
+        """Return a key; raise Unauthenticated(TOKEN_KEY_UNKNOWN) or DependencyFault(KEYS_UNAVAILABLE)."""
+        ...
+
+    def generation(self, issuer: Issuer) -> int:
+        """Return a number that changes with the issuer's keys, so that cached verdicts die with them."""
+        ...
+
+
+class Ledger(Protocol):
+    """Who has spent how much."""
+
+    async def charge(self, account: str, budget: Budget, cost: Cost) -> Charge | Exhausted:
+        """Charge every window of the budget at once, or none. Raise DependencyFault(LEDGER_UNAVAILABLE)."""
+        ...
+
+    async def settle(self, charge: Charge, actual: Cost) -> None:
+        """Correct an estimated cost after the fact. Raise DependencyFault(LEDGER_UNAVAILABLE)."""
+        ...
+
+
+class Detector(Protocol):
+    """A trained judge of inputs."""
+
+    @property
+    def features(self) -> int:
+        """How many numbers a row has."""
+        ...
+
+    def judge(self, rows: Features) -> Score:
+        """Return the strangest row's score.
+
+        Raise Malformed(SCHEMA_MISMATCH) for a wrong width or a number that is not finite, and
+        DependencyFault(DETECTOR_FAILED) when the detector itself fails.
+        """
+        ...
+
+
+class UpstreamClient(Protocol):
+    """The way to the model servers."""
+
+    async def send(self, upstream: Upstream, request: Outbound) -> Reply:
+        """Send one request and return the whole reply, at most `upstream.max_reply_bytes` long.
+
+        Raise UpstreamFault (UNREACHABLE, PROTOCOL, TOO_LARGE) or UpstreamTimeout.
+        """
+        ...
+
+
+class Trail(Protocol):
+    """The audit journal, the system of record."""
+
+    async def append(self, event: Event) -> Position:
+        """Return when the record is as durable as the configuration promises.
+
+        Raise DependencyFault(AUDIT_UNWRITABLE): then nothing may be forwarded or answered.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Spans and metrics: told of every finished exchange, never waited for, never the system of record."""
+
+    def finished(self, exchange: Exchange, decision: Position | None, completion: Position | None) -> None:
+        """Take note. Must neither block nor raise."""
+        ...

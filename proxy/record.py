@@ -1,0 +1,163 @@
+"""The audit records: one closed, typed schema. Spans and every export derive from these, never the other way.
+
+A refused request is one `decision`; an allowed one is a `decision` written before it is forwarded and a `completion`
+written before the answer leaves, with the same `event` id. Never in a record: tokens, inputs, outputs, exception
+text. What identifies a person or a machine is a keyed hash. Field by field: docs/audit.md.
+"""
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A record part: an unknown field is an error when it is read back."""
+
+
+class Actor(Closed, frozen=True):
+    """Who asked."""
+
+    subject: str  # keyed pseudonym
+    issuer: str
+    roles: tuple[str, ...]
+    factors: tuple[str, ...]
+    token: str  # keyed hash of issuer and `jti`
+    key_id: str
+    acr: str | None = None
+    auth_time: int | None = None
+    bound: bool = False  # the token is bound to the client certificate
+
+
+class Source(Closed, frozen=True):
+    """Where from."""
+
+    address: str  # keyed hash
+    tls: str | None = None
+    cipher: str | None = None
+    certificate: str | None = None  # SHA-256 fingerprint, base64url
+
+
+class Obligations(Closed, frozen=True):
+    """How exactly the answer may speak, and whether MFA was asked for."""
+
+    output: str
+    decimals: int | None = None
+    top_k: int | None = None
+    label_only: bool = False
+    mfa: bool = True
+
+
+class Spent(Closed, frozen=True):
+    """What a budget was asked for. `remaining` is per window, in the budget's order."""
+
+    budget: str
+    requests: int
+    rows: int
+    tokens: int
+    remaining: tuple[int, ...]
+    revision: int | None = None  # None: refused, nothing charged
+
+
+class Judged(Closed, frozen=True):
+    """What the detector said."""
+
+    detector: str
+    digest: str
+    mode: str
+    p_value: float
+    alpha: float
+    statistic: float
+    threshold: float
+    row: int
+    verdict: Literal["pass", "degrade", "refuse", "shadow_degrade", "shadow_refuse"]
+
+
+class UpstreamError(Closed, frozen=True):
+    """What is kept of an upstream's own words: enough to find the fault, nothing that a caller may have put there."""
+
+    bytes: int
+    digest: str  # SHA-256 of the body
+    content_type: str | None = None
+    errors: tuple[str, ...] = ()  # exception class names
+    places: tuple[str, ...] = ()  # file:line
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
+    """The root of the record types; `type` in the JSON line tells which."""
+
+
+class Decision(Event, tag="decision", frozen=True, kw_only=True):
+    """Written before anything is forwarded; the whole record of a request that is refused."""
+
+    event: str
+    effect: Literal["allow", "deny"]
+    reason: str
+    policy: str
+    method: str
+    source: Source
+    trace: str
+    span: str
+    action: str | None = None
+    model: str | None = None
+    version: str | None = None
+    dialect: str | None = None
+    rule: str | None = None
+    actor: Actor | None = None
+    obligations: Obligations | None = None
+    spent: Spent | None = None
+    judged: Judged | None = None
+    input_hash: str | None = None  # keyed
+    input_bytes: int | None = None
+    status: int | None = None  # of the answer, when refused
+    detail: str | None = None  # our own words, never a caller's or an upstream's
+
+
+class Completion(Event, tag="completion", frozen=True, kw_only=True):
+    """Written before the answer is released."""
+
+    event: str
+    reason: str
+    status: int
+    applied: Obligations | None = None
+    upstream: str | None = None
+    upstream_status: int | None = None
+    upstream_ms: float | None = None
+    upstream_error: UpstreamError | None = None
+    answer_bytes: int | None = None
+    detail: str | None = None
+
+
+class Start(Event, tag="start", frozen=True, kw_only=True):
+    """A worker began to serve."""
+
+    version: str
+    configuration: str  # digest
+    policy: str
+
+
+class Stop(Event, tag="stop", frozen=True, kw_only=True):
+    """A worker ended in order."""
+
+    requests: int
+
+
+class PolicyChange(Event, tag="policy", frozen=True, kw_only=True):
+    """A policy directory was read again."""
+
+    effect: Literal["loaded", "rejected"]
+    policy: str  # the digest that serves from now on
+    previous: str
+    findings: int = 0
+
+
+AnyEvent = Decision | Completion | Start | Stop | PolicyChange
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a record stands: the pointer that spans carry."""
+
+    stream: str
+    seq: int
+    hash: str  # hexadecimal
