@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from proxy.errors import Challenge
 from proxy.reasons import Reason
+from proxy.record import Position
 
 Headers = tuple[tuple[bytes, bytes], ...]  # names in lower case, in the order received
 Features = NDArray[np.float32]  # shape (rows, features)
@@ -434,7 +435,7 @@ class Exchange:
     verdict: Verdict | None = None
     reply: Reply | None = None
     upstream_seconds: float | None = None
-    decided: bool = False  # the `decision` record is on its way to the journal
+    decision_record: Position | None = None  # where the `decision` record stands
     reason: Reason = Reason.ALLOWED
     detail: str = ""  # for the auditor, cleaned by the trail
     status: int = 0  # of the answer

@@ -63,6 +63,18 @@ class KeyRing(Protocol):
         ...
 
 
+class Sources(Protocol):
+    """How often an address may fail to authenticate."""
+
+    def blocked(self, address: str) -> int | None:
+        """Return the seconds to wait when the address has failed too often, else None."""
+        ...
+
+    def failed(self, address: str) -> None:
+        """Count a failed authentication."""
+        ...
+
+
 class Ledger(Protocol):
     """Who has spent how much."""
 
