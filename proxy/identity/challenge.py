@@ -4,14 +4,16 @@ It says what the public answer says and nothing more. A realm or context that do
 to fit, because an error answer must not fail.
 """
 
-from proxy.errors import Forbidden, StepUpRequired, Unauthenticated, public_face
+from proxy.errors import RequestError, StepUpRequired, TokenMissing, public_face
 
 REALM = "inference"
 
 
-def www_authenticate(error: Unauthenticated | StepUpRequired | Forbidden, realm: str = REALM) -> bytes:
-    """Return the value of the field for a 400, 401 or 403 about credentials."""
+def www_authenticate(error: RequestError, realm: str = REALM) -> bytes | None:
+    """Return the field's value for an error about credentials, None for every other."""
     face = public_face(error)
+    if face.bearer_error is None and not isinstance(error, TokenMissing):
+        return None
     parameters = [("realm", realm)]
     if face.bearer_error is not None:  # RFC 6750 section 3.1: no error code where there were no credentials
         parameters += [("error", face.bearer_error), ("error_description", face.title)]

@@ -8,6 +8,7 @@ surrogates, another encoding than UTF-8.
 import base64
 import json
 import re
+from math import isfinite
 
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -31,7 +32,7 @@ def decode_object(data: bytes) -> dict[str, object]:
     """Return a JSON object. Raise ValueError for everything else, including depth that exhausts the parser."""
     text = data.decode("utf-8")  # json.loads(bytes) would guess UTF-16 and UTF-32
     try:
-        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
     if not isinstance(value, dict):
@@ -48,5 +49,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse(_: str) -> object:
+    raise ValueError("NaN and infinities are no JSON numbers")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("a number beyond float64")
+    return number
