@@ -35,17 +35,16 @@ class Edge:
             msg = f"the data path serves http only, not {scope['type']}"
             raise RuntimeError(msg)
         body = _Body(receive, self._max_body_bytes)
-        headers: Headers = tuple(scope["headers"])
         call = Call(
             method=scope["method"],
             path=scope["raw_path"].decode("ascii"),
             query=scope["query_string"].decode("ascii"),
-            headers=headers,
+            headers=tuple(scope["headers"]),
             peer=scope["state"]["peer"],
             read_body=body.read,
         )
         answer = await self._gateway.handle(call)
-        await _send(answer, send, close=not body.done and _has_body(headers))
+        await _send(answer, send)
 
 
 class _Body:
@@ -54,7 +53,6 @@ class _Body:
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
-        self.done = False
 
     async def read(self) -> bytes:
         chunks: list[bytes] = []
@@ -69,18 +67,11 @@ class _Body:
                 raise BodyTooLarge
             chunks.append(chunk)
             if not message.get("more_body", False):
-                self.done = True
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _has_body(headers: Headers) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
-
-
-async def _send(answer: Answer, send: Send, *, close: bool) -> None:
+async def _send(answer: Answer, send: Send) -> None:
     headers = [*answer.headers, *_ALWAYS]
-    if close:  # the rest of a body that nobody reads would be taken for the next request
-        headers.append((b"connection", b"close"))
     if isinstance(answer.body, bytes):
         headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -1,0 +1,144 @@
+"""`hip.yaml`: how this process listens, where its policy lies, where its trail goes. Pure: text in, settings out.
+
+What callers may do stands in the policy directory, never here. Every field has a default that is safe, or none.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from proxy.documents import Closed, Document, parse, validate
+from proxy.documents.quantities import Bytes, Rate, Seconds
+from proxy.errors import ConfigError, Finding
+from proxy.exchange import Unit, Window
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Tls(Closed):
+    """The listener's certificate, and what it asks of its clients."""
+
+    certificate: str
+    """PEM file: the server certificate and its chain."""
+    key: str
+    """PEM file: its private key, readable by the owner only."""
+    key_password_file: str | None = None
+    """File with the password of an encrypted key."""
+    client_ca: str | None = None
+    """PEM file: who may issue client certificates."""
+    client_certificates: Literal["off", "optional", "required"] = "off"
+    """Whether clients show a certificate. Anything but `off` needs `client_ca`."""
+    profile: Literal["modern", "intermediate"] = "intermediate"
+    """`modern` is TLS 1.3 only, `intermediate` TLS 1.2 and 1.3."""
+
+
+class Limits(Closed):
+    """Caps of the listener."""
+
+    body: Bytes = 16 * 1024 * 1024
+    """Largest request body."""
+    connections: Annotated[int, Field(ge=1)] = 2048
+    """Connections in all."""
+    connections_per_source: Annotated[int, Field(ge=1)] = 256
+    """Connections from one address."""
+
+
+class Listen(Closed):
+    """The data path."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a proxy is there to be reached
+    """Address to bind."""
+    port: Port = 8443
+    tls: Tls | None = None
+    """Required, unless `plaintext: allowed` says otherwise in words."""
+    plaintext: Literal["allowed"] | None = None
+    """Serve without TLS, because something trusted in front of us terminates it."""
+    limits: Limits = Limits()
+    realm: Annotated[str, Field(pattern=r"^[A-Za-z0-9._ -]{1,64}$")] = "inference"
+    """Named in 401 answers."""
+    drain: Seconds = 20
+    """How long requests in flight may take after SIGTERM."""
+
+
+class Admin(Closed):
+    """Health, readiness and metrics, apart from the data path and without authentication: keep it on loopback."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9090
+
+
+class Audit(Closed):
+    """The signed journal, the system of record."""
+
+    directory: str = "audit"
+    """Where the journal and its keys lie."""
+    durability: Literal["sync", "group", "async"] = "group"
+    """When a record counts as written.
+
+    `sync`: on stable storage before the request goes on. `group`: with the kernel, which survives our own death, and
+    on storage a moment later. `async`: buffered; the last moment is lost when we die.
+    """
+
+
+class Telemetry(Closed):
+    """OpenTelemetry spans, derived from the audit record."""
+
+    otlp: str | None = None
+    """OTLP/HTTP endpoint for traces, as http://127.0.0.1:4318/v1/traces."""
+    file: str | None = None
+    """JSON-lines file, one OTLP export request a line."""
+
+
+class State(Closed):
+    """What several workers or replicas share."""
+
+    url: str
+    """valkey://, redis:// or rediss:// (TLS); user and password may stand in it."""
+
+
+class Settings(Closed):
+    """The whole file."""
+
+    version: Literal["v1"]
+    listen: Listen
+    admin: Admin = Admin()
+    policies: str = "policies"
+    """The policy directory."""
+    audit: Audit = Audit()
+    telemetry: Telemetry = Telemetry()
+    state: State | None = None
+    """Absent: budgets live in this process's memory."""
+    failed_authentications: Rate = Window(Unit.REQUESTS, 30, 60)
+    """How often one source address may fail to authenticate."""
+
+
+def read_settings(name: str, data: bytes) -> Settings:
+    """Return the settings, or raise ConfigError with every fault and its place."""
+    document = parse(name, data)
+    settings = validate(document, Settings)
+    findings = list(_contradictions(document, settings))
+    if findings:
+        raise ConfigError(findings)
+    return settings
+
+
+def _contradictions(document: Document, settings: Settings) -> Iterator[Finding]:
+    """Yield what each key allows and all of them together do not."""
+    listen = settings.listen
+    if (listen.tls is None) == (listen.plaintext is None):
+        yield document.finding(
+            ("listen",),
+            "exactly one of `tls` and `plaintext: allowed` must be there",
+            "name a certificate under `tls`; say `plaintext: allowed` only where something trusted terminates TLS",
+        )
+    if listen.tls and (listen.tls.client_certificates == "off") != (listen.tls.client_ca is None):
+        yield document.finding(
+            ("listen", "tls"),
+            "`client_ca` and `client_certificates` go together",
+            "name the CA and say `optional` or `required`, or leave both out",
+        )
+    if settings.failed_authentications.unit is not Unit.REQUESTS:
+        yield document.finding(
+            ("failed_authentications",), "must be in requests", "like `30 requests/minute`", value=True
+        )
