@@ -7,6 +7,7 @@ reaches a caller, who gets `public_answer()` of the exception's type (RFC 9457) 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from proxy.reasons import Reason
 
@@ -22,7 +23,8 @@ class HipError(Exception):
 class Finding:
     """One fault in a configuration: where it stands, what is wrong and what would mend it.
 
-    `line` and `column` count from 1; 0 means that the fault has no single place.
+    `line` and `column` count from 1; 0 means that the fault has no single place. A warning is printed and does not
+    stop the start: what it tells of is useless, not dangerous.
     """
 
     file: str
@@ -30,6 +32,7 @@ class Finding:
     column: int
     message: str
     hint: str = ""
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         """`file:line:column: message (hint)`, the form that editors make clickable."""

@@ -105,6 +105,9 @@ class Upstream:
     max_reply_bytes: int
     max_connections: int
     ca_file: str | None = None  # https: the CA to trust instead of the system's
+    client_cert_file: str | None = None  # https: our certificate, PEM with its chain …
+    client_key_file: str | None = None  # … and its key; both or neither
+    spki_sha256: str | None = None  # https: hexadecimal digest of the one public key that may answer
 
 
 # ── 2 authenticate ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,6 +248,7 @@ class Grant:
     detector: DetectorUse | None
     mfa: bool  # False: the rule says in words that it needs none
     policy: str  # digest
+    shadow: tuple[str, ...] = ()  # rules in shadow that would have decided otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +258,7 @@ class Denial:
     reason: Reason
     rule: str | None = None
     challenge: Challenge | None = None  # set when a stronger authentication would be allowed
+    shadow: tuple[str, ...] = ()  # rules in shadow that would have allowed it
 
 
 # ── 4 charge ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,6 +301,7 @@ class Charge:
     cost: Cost
     states: tuple[WindowState, ...]
     revision: int
+    at: int = 0  # microseconds of the ledger's own clock: where a settlement finds what it corrects
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +342,15 @@ class Score:
     def suspicious(self) -> bool:
         """Say whether the row is outside of what the detector learned."""
         return self.p_value <= self.alpha
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sightings:
+    """What the rows of one request looked like: all that query sequences need, here or on another worker."""
+
+    identities: NDArray[np.uint64]  # the same for rows that are the same number by number
+    sketches: Features  # shape (rows, 64)
+    suspicious: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +449,10 @@ class Exchange:
     score: Score | None = None
     verdict: Verdict | None = None
     reply: Reply | None = None
+    forwarded: float | None = None  # UNIX seconds when the request was sent
     upstream_seconds: float | None = None
+    judge_seconds: float | None = None  # what the detector took
+    answer_bytes: int | None = None  # of the body that leaves; None while it streams
     decision_record: Position | None = None  # where the `decision` record stands
     reason: Reason = Reason.ALLOWED
     detail: str = ""  # for the auditor, cleaned by the trail

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.exchange import Output
-from proxy.hardening.outputs import stricter
 from proxy.hardening.scores import harden_row
 from proxy.hardening.text import harden_text
 
@@ -109,9 +108,3 @@ def test_labels_pass_and_hidden_numbers_do_not():
             harden_text([text], Output("o", decimals=2))
     with pytest.raises(ValueError, match="one row"):
         harden_text(["0.5:0", "setosa"], Output("o"))
-
-
-def test_the_stricter_of_two_profiles_wins_in_each_part():
-    rule, floor = Output("rule", decimals=4, top_k=1), Output("floor", decimals=2, label_only=True)
-    assert stricter(rule, floor) == Output("rule", decimals=2, top_k=1, label_only=True)
-    assert stricter(rule, None) is rule

@@ -1,0 +1,164 @@
+"""Builds the issuers and upstreams of a policy: who says who a caller is, and where the models are."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from proxy.documents import Path, suggestion
+from proxy.errors import Finding
+from proxy.exchange import Issuer, Mfa, Upstream
+from proxy.policy.merging import Entry
+from proxy.policy.schema import IssuerEntry, MfaTerms, UpstreamEntry
+
+MAX_LEEWAY = 300  # seconds; a clock that is further off is broken
+MAX_STALENESS = 86_400  # seconds that a withdrawn key may still count while its issuer is away
+
+# RFC 3986 without user names, fragments and everything that two programs might read differently.
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?(?P<query>\?[A-Za-z0-9._~=&-]*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Url:
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+
+    @property
+    def clear_on_the_wire(self) -> bool:
+        """Say whether another machine could read along."""
+        return self.scheme == "http" and not _loopback(self.host)
+
+
+def upstream(entry: Entry[UpstreamEntry], dialects: Collection[str], root: str, faults: list[Finding]) -> Upstream:
+    """Build an upstream; what is wrong with it is added to `faults`."""
+    value = entry.value
+    url = _url(value.url)
+    if url is None or url.query:
+        faults.append(
+            entry.finding(
+                "not the address of a server",  # which may hold a password: it is not repeated here
+                "like `https://models.internal:8000`: lower case, no user name, no query",
+                at=("url",),
+            )
+        )
+        url = _Url("https", "invalid", 443, "", "")
+    elif url.clear_on_the_wire and value.plaintext is None:
+        faults.append(
+            entry.finding(
+                f"plain HTTP to another machine, `{url.host}`",
+                "use https, or say `plaintext: allowed` if the network is trusted",
+                at=("url",),
+            )
+        )
+    if value.dialect not in dialects:
+        message = f"unknown dialect `{value.dialect}`{suggestion(value.dialect, dialects)}"
+        faults.append(entry.finding(message, f"known dialects: {', '.join(sorted(dialects))}", at=("dialect",)))
+    if (value.client_certificate is None) != (value.client_key is None):
+        faults.append(entry.finding("`client_certificate` and `client_key` belong together", "set both, or neither"))
+    faults += [
+        entry.finding(f"`{key}` means nothing without https", "write https://", at=(key,))
+        for key in ("ca_file", "client_certificate", "public_key_sha256")
+        if url.scheme == "http" and getattr(value, key) is not None
+    ]
+    return Upstream(
+        name=entry.name,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        base_path=url.path,
+        dialect=value.dialect,
+        timeout=value.timeout,
+        connect_timeout=value.connect_timeout,
+        max_reply_bytes=value.max_reply,
+        max_connections=value.max_connections,
+        ca_file=under(root, value.ca_file),
+        client_cert_file=under(root, value.client_certificate),
+        client_key_file=under(root, value.client_key),
+        spki_sha256=value.public_key_sha256,
+    )
+
+
+def issuer(entry: Entry[IssuerEntry], root: str, faults: list[Finding]) -> Issuer:
+    """Build an issuer; what is wrong with it is added to `faults`."""
+    value = entry.value
+    sources = [key for key in ("jwks_uri", "jwks_file", "discovery") if getattr(value, key) is not None]
+    if not sources:
+        hint = "set one of `jwks_uri`, `jwks_file` and `discovery: true`"
+        faults.append(entry.finding(f"issuer `{entry.name}` has no keys", hint))
+    faults += [
+        entry.finding(f"`{sources[0]}` and `{key}` are both set", "keep one of them", at=(key,)) for key in sources[1:]
+    ]
+    if value.jwks_uri is not None:
+        _private(entry, value.jwks_uri, ("jwks_uri",), faults)
+    if value.discovery:
+        _private(entry, value.issuer, ("issuer",), faults)
+    if value.leeway > MAX_LEEWAY:
+        faults.append(entry.finding("`leeway` must be at most 5m", "set the clocks right instead", at=("leeway",)))
+    if value.max_staleness > MAX_STALENESS:
+        hint = "a key that was withdrawn counts that long"
+        faults.append(entry.finding("`max_staleness` must be at most 1d", hint, at=("max_staleness",)))
+    claim = value.roles_claim
+    return Issuer(
+        name=entry.name,
+        issuer=value.issuer,
+        audience=value.audience,
+        algorithms=frozenset(value.algorithms),
+        mfa=terms(value.mfa) if value.mfa else Mfa(),
+        roles_claim=tuple(claim.split(".")) if isinstance(claim, str) else claim,
+        token_types=frozenset(value.token_types),
+        jwks_file=under(root, value.jwks_file),
+        jwks_uri=value.jwks_uri,
+        discovery=bool(value.discovery),
+        ca_file=under(root, value.ca_file),
+        leeway=value.leeway,
+        max_staleness=value.max_staleness,
+    )
+
+
+def terms(value: MfaTerms) -> Mfa:
+    """Return multi-factor terms as the identity part reads them."""
+    return Mfa(frozenset(value.any_amr or ()), value.acr_values or (), value.max_age)
+
+
+def under(root: str, file: str | None) -> str | None:
+    """Return a file's name as seen from where the process runs: relative names are relative to the directory."""
+    return file if file is None or not root or file.startswith("/") else f"{root}/{file}"
+
+
+def _private(entry: Entry[IssuerEntry], text: str, at: Path, faults: list[Finding]) -> None:
+    """Refuse an address from which keys could be had by anybody on the way."""
+    url = _url(text)
+    if url is None:
+        faults.append(entry.finding("not a web address", "like `https://idp.example.com/jwks`", at=at))
+    elif url.clear_on_the_wire:
+        faults.append(entry.finding("keys over plain HTTP can be replaced on the way", "use https", at=at))
+
+
+def _url(text: str) -> _Url | None:
+    match = _URL.fullmatch(text)
+    if match is None:
+        return None
+    host, port = match["host"].strip("[]"), int(match["port"] or {"http": 80, "https": 443}[match["scheme"]])
+    if port > 65_535 or ("[" in match["host"] and not _is_address(host)):
+        return None
+    if any(segment in {".", ".."} for segment in match["path"].split("/")):
+        return None
+    return _Url(match["scheme"], host, port, match["path"], match["query"] or "")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)

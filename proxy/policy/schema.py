@@ -1,0 +1,224 @@
+"""The policy language, version 1: what may stand in a policy file. The JSON Schema that editors use comes from here.
+
+One name, one meaning; every list is a list, every wildcard is the word `any`, and every weakening (`not_required`,
+`plaintext: allowed`) is a word that stands out in a review. What the parts mean together is decided in
+`proxy.policy.compile`; the language is taught in docs/policy.md.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, Tag, WithJsonSchema, model_validator
+
+from proxy.documents import Closed, Name, by_kind, fault, unique
+from proxy.documents.quantities import Bytes, Rate, Seconds, WholeSeconds
+from proxy.exchange import Action, Mode, Suspicion
+
+MAX_DECIMALS = 15  # a double has no more that mean anything
+MAX_CLASSES = 1000  # of `top_k`
+MAX_RULES = 10_000  # in one file
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _not_any(items: tuple[str, ...]) -> tuple[str, ...]:
+    if "any" in items:
+        raise fault("must be the word `any`, or a list without it", "write `any` without the brackets")
+    return items
+
+
+def _digest(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise fault("must be 64 digits of 0-9 and a-f", "`sha256sum FILE` prints it")
+    return text
+
+
+Digest = Annotated[str, AfterValidator(_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})]
+Words = Annotated[
+    tuple[Text, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(unique),
+    AfterValidator(_not_any),
+]
+Names = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(unique),
+    AfterValidator(_not_any),
+]
+AnyOrWords = Annotated[
+    Annotated[Literal["any"], Tag("<text>")] | Annotated[Words, Tag("<list>")], by_kind("`any` or a list")
+]
+AnyOrNames = Annotated[
+    Annotated[Literal["any"], Tag("<text>")] | Annotated[Names, Tag("<list>")], by_kind("`any` or a list")
+]
+ClaimPath = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[Annotated[tuple[Text, ...], Field(min_length=1)], Tag("<list>")],
+    by_kind("a claim's name, or a list of names from the outside in"),
+]
+Actions = Annotated[
+    tuple[Action, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(unique)
+]
+
+
+class MfaTerms(Closed):
+    """What counts as multi-factor authentication."""
+
+    any_amr: Words | None = Field(None, description="One of these methods must be in the token's `amr` (RFC 8176).")
+    acr_values: Words | None = Field(None, description="Or the token's `acr` must be one of these.")
+    max_age: WholeSeconds | None = Field(None, description="How long ago `auth_time` may be, like `8h`.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "MfaTerms":
+        if not (self.any_amr or self.acr_values or self.max_age):
+            raise fault("must set `any_amr`, `acr_values` or `max_age`", "or leave `mfa` out")
+        return self
+
+
+class IssuerEntry(Closed):
+    """An identity provider whose tokens count."""
+
+    issuer: Text = Field(description="The tokens' `iss`, byte for byte.")
+    audience: Text = Field(description="The `aud` that a token must have been issued for: this proxy.")
+    jwks_uri: Text | None = Field(None, description="Where the public keys are. Or `jwks_file`, or `discovery: true`.")
+    jwks_file: Text | None = Field(None, description="A file with the public keys; relative to the policy directory.")
+    discovery: Literal[True] | None = Field(None, description="Find the keys by OpenID Connect Discovery.")
+    algorithms: Annotated[
+        tuple[Literal["ES256", "ES384", "EdDSA", "RS256", "PS256"], ...],
+        Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(unique),
+    ] = Field(description="The signature algorithms that its keys may use.")
+    roles_claim: ClaimPath = Field(
+        description="The claim that lists the roles: `realm_access.roles`, or a list if a name has a dot in it."
+    )
+    token_types: Words = Field(
+        ("at+jwt", "application/at+jwt"), description="The `typ` of an access token (RFC 9068); rarely anything else."
+    )
+    mfa: MfaTerms | None = Field(
+        None, description="What counts as multi-factor here; without it, `mfa` or two kinds of factor in `amr`."
+    )
+    ca_file: Text | None = Field(None, description="PEM file with the CA of the provider's server.")
+    leeway: WholeSeconds = Field(30, description="How far its clock may be from ours, at most 5m.")
+    max_staleness: WholeSeconds = Field(3600, description="How long old keys serve while it is away, at most 1d.")
+
+
+class UpstreamEntry(Closed):
+    """A model server."""
+
+    url: Text = Field(description="Where it is: `https://triton.internal:8000`, with a path if it has one.")
+    dialect: Text = Field(description="The protocol it speaks: `oip-v2`.")
+    timeout: Seconds = Field(10.0, description="From the request's first byte to the answer's last.")
+    connect_timeout: Seconds = Field(2.0, description="To open a connection.")
+    max_reply: Bytes = Field(16 << 20, description="The largest answer that is read.")
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(32, description="Connections at the same time.")
+    ca_file: Text | None = Field(None, description="PEM file with the CA to trust instead of the system's.")
+    client_certificate: Text | None = Field(None, description="PEM file with our certificate for this server.")
+    client_key: Text | None = Field(None, description="PEM file with its private key.")
+    public_key_sha256: Digest | None = Field(None, description="Only a server with this public key may answer.")
+    plaintext: Literal["allowed"] | None = Field(
+        None, description="`allowed`: speak plain HTTP to another machine. Everyone on the way reads and writes along."
+    )
+
+
+class ModelEntry(Closed):
+    """A model that may be asked for. A model that is not here does not exist for callers."""
+
+    upstream: Name = Field(description="The model server that has it.")
+    labels: dict[Name, Text] = Field({}, description="Words about it, for rules with `model_labels`.")
+
+
+class OutputEntry(Closed):
+    """How exactly an answer may speak."""
+
+    decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None = Field(None, description="Digits after the point.")
+    top_k: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = Field(
+        None, description="Only the k best classes keep a score."
+    )
+    label_only: Literal[True] | None = Field(None, description="The winner's name, no score at all.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "OutputEntry":
+        scores = self.decimals is not None or self.top_k is not None
+        if self.label_only and scores:
+            raise fault("must not have scores beside `label_only`", "delete `decimals` and `top_k`, or `label_only`")
+        if not (self.label_only or scores):
+            raise fault("must set `decimals`, `top_k` or `label_only`", "an empty output would hide nothing")
+        return self
+
+
+class DetectorEntry(Closed):
+    """A trained judge of inputs, made by `hip detector fit`."""
+
+    file: Text = Field(description="The ONNX file, relative to the policy directory: `detectors/iris.onnx`.")
+    sha256: Digest = Field(description="The file's SHA-256 in hexadecimal: another file is refused.")
+
+
+class Floor(Closed):
+    """What no rule may go below."""
+
+    mfa: Literal["required"] | None = Field(None, description="`required`: no rule may say `mfa: not_required`.")
+    output: OutputEntry | None = Field(None, description="Every output is at least as coarse as this one.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Floor":
+        if not (self.mfa or self.output):
+            raise fault("must set `mfa` or `output`", "or delete `floor`")
+        return self
+
+
+class Match(Closed):
+    """Which requests a rule is about: all that is named here must hold."""
+
+    roles: AnyOrWords | None = Field(None, description="The caller has one of these roles; `any`: whoever has a token.")
+    issuers: Names | None = Field(None, description="The token is from one of these issuers.")
+    clients: Words | None = Field(None, description="The token was given to one of these clients (`client_id`).")
+    actions: Actions | None = Field(
+        None, description="What is asked for. Management is never meant unless it is named."
+    )
+    models: AnyOrNames | None = Field(None, description="The models, or `any` of this policy.")
+    model_labels: dict[Name, Text] | None = Field(None, description="The model has all these labels.", min_length=1)
+    networks: Words | None = Field(None, description="The connection is from one of these networks: `10.0.0.0/8`.")
+
+
+class DetectorChoice(Closed):
+    """What a rule does with a detector."""
+
+    use: Name = Field(description="The detector.")
+    mode: Mode = Field(Mode.ENFORCE, description="`shadow`: judge and record, but let pass.")
+    on_suspicion: Suspicion = Field(
+        Suspicion.REFUSE, description="`label`: answer with the label only, so that the caller cannot tell."
+    )
+
+
+class RuleEntry(Closed):
+    """Who may ask what, and under which conditions. A matching `deny` wins; then the first `allow`; else no."""
+
+    id: Name = Field(description="Its name in the audit trail; unique in the directory.")
+    allow: Match | None = Field(None, description="The requests that it allows.")
+    deny: Match | None = Field(None, description="The requests that it denies, whatever other rules allow.")
+    mfa: Annotated[
+        Annotated[Literal["required", "not_required"], Tag("<text>")] | Annotated[MfaTerms, Tag("<group>")],
+        by_kind("`required`, `not_required` or a group of terms"),
+    ] = Field("required", description="Terms of its own replace the issuer's; `not_required` is shown in the audit.")
+    budget: Name | None = Field(None, description="How much each caller may ask.")
+    output: Name | None = Field(None, description="How exactly the answer may speak.")
+    detector: DetectorChoice | None = Field(None, description="Who judges the inputs.")
+    shadow: Literal[True] | None = Field(None, description="Do not act, only record what the rule would have done.")
+
+
+class PolicyFile(Closed):
+    """A file of a policy directory. All files are one policy: a name in one file is known in all."""
+
+    version: Literal["v1"] = Field(description="The version of the language.")
+    issuers: dict[Name, IssuerEntry] = Field({}, description="Whose tokens count.")
+    upstreams: dict[Name, UpstreamEntry] = Field({}, description="The model servers.")
+    models: dict[Name, ModelEntry] = Field({}, description="Every model that may be asked for.")
+    budgets: dict[Name, Annotated[tuple[Rate, ...], Field(min_length=1)]] = Field(
+        {}, description="How much a caller may ask: `[60 requests/minute, 1000 rows/day]`."
+    )
+    outputs: dict[Name, OutputEntry] = Field({}, description="How exactly answers may speak.")
+    detectors: dict[Name, DetectorEntry] = Field({}, description="Who judges inputs.")
+    floor: Floor | None = Field(None, description="What no rule may go below; once in the directory.")
+    rules: Annotated[tuple[RuleEntry, ...], Field(max_length=MAX_RULES)] = Field((), description="Who may ask what.")
