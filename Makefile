@@ -33,7 +33,7 @@ demo: $(VENV)/.ready ## set everything up and walk through the main job
 	$(BIN)/hip demo $(DEMO)
 
 test: $(VENV)/.ready $(SERVERS)/.ready ## all tests, real model servers and real Valkey included
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.ready ## format, lint, types, import contracts, security lint, dependency audit
 	$(BIN)/ruff format --check $(SOURCES)
@@ -52,7 +52,7 @@ format: $(VENV)/.ready ## format and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
 
 fuzz: $(VENV)/.ready $(SERVERS)/.ready ## the long forms: fuzzing, mutations, kill -9
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m slow $(TESTS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(TESTS)
 
 lock: $(VENV)/.ready ## renew the locked requirements
 	$(BIN)/uv pip compile pyproject.toml --extra redis $(LOCK) -o requirements/core.txt
