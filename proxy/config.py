@@ -29,8 +29,8 @@ class Tls(Closed):
     """PEM file: who may issue client certificates."""
     client_certificates: Literal["off", "optional", "required"] = "off"
     """Whether clients show a certificate. Anything but `off` needs `client_ca`."""
-    profile: Literal["modern", "intermediate"] = "intermediate"
-    """`modern` is TLS 1.3 only, `intermediate` TLS 1.2 and 1.3."""
+    profile: Literal["modern", "intermediate", "fips"] = "intermediate"
+    """`modern` is TLS 1.3 only, `intermediate` TLS 1.2 and 1.3, `fips` the same without ChaCha20."""
 
 
 class Limits(Closed):

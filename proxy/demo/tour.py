@@ -28,6 +28,7 @@ class Stop:
     answer: str
     raw: str = ""
     good: bool = True
+    incident: str = ""
 
     @property
     def passed(self) -> bool:
@@ -109,7 +110,13 @@ class Tour:
         answer = await self._ask(wrong, self._analyst())
         silent = "Traceback" in direct.text and "Traceback" not in answer.text
         return Stop(
-            "an input that crashes the model server", 502, answer.status_code, _said(answer), _said(direct), silent
+            title="an input that crashes the model server",
+            expected=502,
+            status=answer.status_code,
+            answer=_said(answer),
+            raw=_said(direct),
+            good=silent,
+            incident=_incident(answer),
         )
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,6 +150,10 @@ def _scores(answer: httpx.Response) -> list[float]:
         return []
 
 
+def _incident(answer: httpx.Response) -> str:
+    return str(answer.json().get("instance", "")).removeprefix("urn:hip:incident:")
+
+
 def _said(answer: httpx.Response) -> str:
     """Put an answer into a table cell: the best scores, a problem's title, or the beginning of a text."""
     scores = _scores(answer)
@@ -154,7 +165,7 @@ def _said(answer: httpx.Response) -> str:
     except ValueError:
         content = None
     if isinstance(content, dict) and "title" in content:
-        return f"{content['title']}\n{content['instance']}"
+        return f"{content['title']}\nincident {_incident(answer)[:8]}…"
     lines = answer.text.strip().splitlines()
     return "\n".join(line[:60] for line in (lines if len(lines) < 4 else [lines[0], "…", lines[-1]]))
 

@@ -1,0 +1,5 @@
+"""`python -m proxy` is `hip`."""
+
+from proxy.cli import main
+
+main()
