@@ -95,15 +95,16 @@ class Decision(Event, tag="decision", frozen=True, kw_only=True):
     effect: Literal["allow", "deny"]
     reason: str
     policy: str
-    method: str
+    method: str  # empty: the listener could not read one
     source: Source
-    trace: str
+    trace: str  # empty: no span was made
     span: str
     action: str | None = None
     model: str | None = None
     version: str | None = None
     dialect: str | None = None
     rule: str | None = None
+    shadow: tuple[str, ...] = ()  # rules in shadow that would have decided otherwise
     actor: Actor | None = None
     obligations: Obligations | None = None
     spent: Spent | None = None
@@ -135,12 +136,15 @@ class Start(Event, tag="start", frozen=True, kw_only=True):
     version: str
     configuration: str  # digest
     policy: str
+    replica: str = ""  # which machine or pod, as the configuration names it
+    worker: int = 0
+    boot: str = ""  # the kernel's boot id: `mono_ns` compares only within one boot
 
 
 class Stop(Event, tag="stop", frozen=True, kw_only=True):
     """A worker ended in order."""
 
-    requests: int
+    requests: int  # decisions in this stream
 
 
 class PolicyChange(Event, tag="policy", frozen=True, kw_only=True):
@@ -152,7 +156,44 @@ class PolicyChange(Event, tag="policy", frozen=True, kw_only=True):
     findings: int = 0
 
 
-AnyEvent = Decision | Completion | Start | Stop | PolicyChange
+# ── what the journal says of itself ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Segment(Event, tag="segment", frozen=True, kw_only=True):
+    """The first record of every file: what a verifier needs to begin here, without the files before."""
+
+    index: int
+    certificate: str  # signed note: the long-term key certifies this segment's key (proxy.audit.certificate)
+    checkpoint: str  # signed note over all records before this one
+    peaks: tuple[str, ...]  # the tree's state before this record, hexadecimal, largest first
+    anchor: str  # hash of the anchor log's last line when the stream began: links it to everything before
+
+
+class Checkpoint(Event, tag="checkpoint", frozen=True, kw_only=True):
+    """A signed head over all records before this one (C2SP tlog-checkpoint)."""
+
+    note: str
+
+
+class Recovered(Event, tag="recovered", frozen=True, kw_only=True):
+    """A stream of this directory ended without order; this is what was found of it, left as it was."""
+
+    stream: str
+    size: int  # whole records
+    hash: str  # of the last whole record
+    torn_bytes: int  # of a record that was never acknowledged
+    torn_digest: str  # SHA-256
+
+
+class Gap(Event, tag="gap", frozen=True, kw_only=True):
+    """The journal could not be written for a while: everything was refused and nothing forwarded."""
+
+    cause: str
+    refused: int  # records
+    seconds: float
+
+
+AnyEvent = Decision | Completion | Start | Stop | PolicyChange | Segment | Checkpoint | Recovered | Gap
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -25,7 +25,6 @@ from proxy.audit.findings import Status, StreamReport
 from proxy.audit.inert import inert
 from proxy.audit.note import NoteError, Verifier
 
-WRONG_USE = 2
 SLOW_BYTES = 64 << 20  # a progress bar appears from here: about two seconds
 
 audit_app = typer.Typer(help="Verify and read the audit journal, offline.", no_args_is_help=True)

@@ -1,0 +1,226 @@
+"""Spans to OTLP/HTTP and to a file of OTLP JSON lines: `ports.Observer`.
+
+The request only pays for describing its spans and for one append to a bounded queue; a thread encodes and sends. A
+full queue refuses the newest and counts it: loss is a number that can be read, never silence. We build OTLP messages
+ourselves and use no TracerProvider, so there is no sampler, no limit and no `OTEL_*` variable that could switch an
+audit span off, change its ids or send it to a console. It is NOT the system of record.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from proxy import __version__
+from proxy.adapters.otlp import as_json, as_protobuf, rejected, works
+from proxy.audit.pseudonym import Pseudonyms
+from proxy.audit.trace import Attributes, Span, spans_of
+from proxy.errors import ConfigError, Finding
+from proxy.exchange import Exchange
+from proxy.record import Position
+
+MAX_QUEUED = 2_048  # exchanges that wait for the thread
+BATCH = 256  # exchanges in one request
+INTERVAL = 0.5  # seconds that a span waits for company
+TIMEOUT = 5.0  # seconds for one request to the collector
+ATTEMPTS = 3  # for an answer that says "later"
+BACKOFF = 0.25  # seconds before the second attempt, doubled before each further one
+CLOSE_SECONDS = 5.0  # that a closing proxy waits for its last spans
+MAX_FILE_BYTES = 256 << 20  # then the file is renamed to `….1`, over an older one
+
+_RETRYABLE = frozenset({429, 502, 503, 504})  # OTLP specification, "Retryable Response Codes"
+
+_log = logging.getLogger("hip.spans")
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCounts:
+    """Where the exchanges and their spans went: what is in none of these numbers is in the thread's hands."""
+
+    exchanges: int  # that were to leave spans
+    refused: int  # of them: the queue was full
+    failed: int  # that could not be described or encoded: a bug of ours
+    waiting: int
+    sent: int  # spans that the collector took
+    unsent: int  # spans that it did not
+    written: int  # spans in the file
+    unwritten: int
+    error: str  # the last one
+
+
+class Spans:
+    """Takes finished exchanges, exports their spans in the background."""
+
+    def __init__(self, *, endpoint: str | None, file: Path | None, pseudonyms: Pseudonyms) -> None:
+        self._pseudonyms = pseudonyms
+        self._resource: Attributes = (
+            ("service.name", "hip"),
+            ("service.version", __version__),
+            ("service.instance.id", secrets.token_hex(8)),
+        )
+        if not works(self._resource):
+            raise ConfigError([Finding("telemetry", 0, 0, "spans cannot be encoded", "see the protobuf package")])
+        self._endpoint = None if endpoint is None else _checked(endpoint)
+        self._file = None if file is None else _LineFile(file)
+        self._queue: deque[tuple[Span, ...]] = deque()
+        self._exchanges = self._refused = self._failed = 0
+        self._sent = self._unsent = self._written = self._unwritten = 0
+        self._error = ""
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        if self._endpoint is not None or self._file is not None:
+            self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+            self._thread.start()
+
+    def finished(self, exchange: Exchange, decision: Position | None, completion: Position | None) -> None:
+        """Take note: neither blocks nor raises. The exchange itself is not kept, for it holds the bodies."""
+        if self._thread is None:
+            return
+        self._exchanges += 1
+        if len(self._queue) >= MAX_QUEUED:
+            self._refused += 1
+            return
+        try:
+            self._queue.append(spans_of(exchange, decision, completion, self._pseudonyms))
+        except Exception as error:  # noqa: BLE001 - an observer must never disturb the request; the number shows it
+            self._failed += 1
+            self._error = f"{type(error).__name__} while describing"
+            return
+        if len(self._queue) == BATCH:
+            self._wake.set()
+
+    def counts(self) -> SpanCounts:
+        """Return where the spans went so far."""
+        return SpanCounts(
+            exchanges=self._exchanges,
+            refused=self._refused,
+            failed=self._failed,
+            waiting=len(self._queue),
+            sent=self._sent,
+            unsent=self._unsent,
+            written=self._written,
+            unwritten=self._unwritten,
+            error=self._error,
+        )
+
+    async def close(self) -> None:
+        """Export what waits, within a few seconds."""
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._wake.set()
+        await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
+
+    # ── in the thread ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        with httpx.Client(trust_env=False, timeout=TIMEOUT, follow_redirects=False) as client:
+            while True:
+                self._wake.wait(INTERVAL)
+                self._wake.clear()
+                while self._queue:
+                    self._export_or_count(client, self._batch())
+                if self._closing.is_set():
+                    break
+        if self._file is not None:
+            self._file.close()
+
+    def _batch(self) -> list[Span]:
+        return [span for _ in range(min(BATCH, len(self._queue))) for span in self._queue.popleft()]
+
+    def _export_or_count(self, client: httpx.Client, spans: list[Span]) -> None:
+        try:
+            self._export(client, spans)
+        except Exception as error:  # noqa: BLE001 - one bad batch must not end the thread and all later spans with it
+            self._failed += len(spans)
+            self._error = f"{type(error).__name__} while exporting"
+            _log.exception("a batch of spans is lost")
+
+    def _export(self, client: httpx.Client, spans: list[Span]) -> None:
+        if self._file is not None:
+            try:
+                self._file.append(as_json(self._resource, spans))
+                self._written += len(spans)
+            except OSError as error:
+                self._unwritten += len(spans)
+                self._error = f"span file: {error.strerror}"
+        if self._endpoint is not None:
+            taken = self._send(client, self._endpoint, as_protobuf(self._resource, spans), len(spans))
+            self._sent += taken
+            self._unsent += len(spans) - taken
+
+    def _send(self, client: httpx.Client, endpoint: str, body: bytes, count: int) -> int:
+        """Return how many spans the collector took."""
+        headers = {"content-type": "application/x-protobuf", "user-agent": f"hip/{__version__}"}
+        for attempt in range(ATTEMPTS):
+            if attempt and self._closing.wait(BACKOFF * 2 ** (attempt - 1)):
+                break
+            try:
+                answer = client.post(endpoint, content=body, headers=headers)
+            except httpx.HTTPError as error:
+                self._complain(f"collector: {type(error).__name__}")
+                continue
+            if answer.status_code == httpx.codes.OK:
+                return count - min(count, rejected(answer.content))
+            self._complain(f"collector: status {answer.status_code}")
+            if answer.status_code not in _RETRYABLE:
+                break
+        return 0
+
+    def _complain(self, error: str) -> None:
+        if error != self._error:  # once for a run of the same, not once for each batch
+            _log.warning("spans are not taken: %s", error)
+        self._error = error
+
+
+def _checked(endpoint: str) -> str:
+    try:
+        url = httpx.URL(endpoint)
+    except httpx.InvalidURL as error:
+        raise _config_error(endpoint, "is not a URL") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise _config_error(endpoint, "is not an HTTP URL")
+    return endpoint
+
+
+def _config_error(place: str, message: str) -> ConfigError:
+    hint = "as http://127.0.0.1:4318/v1/traces"
+    return ConfigError([Finding("telemetry.otlp", 0, 0, f"{place!r} {message}", hint)])
+
+
+class _LineFile:
+    """An append-only file of lines, private, with one older generation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        try:
+            self._open()
+        except OSError as error:
+            message = f"cannot be written: {error.strerror}"
+            raise ConfigError([Finding(str(path), 0, 0, message, "see its directory and mode")]) from error
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._bytes = os.fstat(self._fd).st_size
+
+    def append(self, line: bytes) -> None:
+        if self._bytes + len(line) > MAX_FILE_BYTES and self._bytes:
+            self.close()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        if self._fd < 0:
+            self._open()
+        if os.write(self._fd, line + b"\n") != len(line) + 1:
+            raise OSError(0, "a line was not written whole")
+        self._bytes += len(line) + 1
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1

@@ -1,0 +1,216 @@
+"""Spans of a finished exchange: at most three, a closed set of names, from the same evidence as the records.
+
+Decides names, times and attributes. A span is a pointer into the journal and an independent witness of it
+(`hip.journal.*`); it is NOT the record: a trace pipeline may lose it. The caller's own trace is linked, never joined,
+so that no caller chooses our ids or switches our spans off. OpenTelemetry semantic conventions where they are stable,
+`hip.*` for what is ours.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+
+from proxy.audit.describe import judged, spent
+from proxy.audit.inert import inert
+from proxy.audit.pseudonym import Pseudonyms
+from proxy.exchange import Call, Degraded, Exchange
+from proxy.record import Position
+
+MAX_INT = (1 << 63) - 1  # OTLP integers are signed and have 64 bits; one beyond loses the whole batch
+MAX_SECONDS = 9e9  # the year 2255: its nanoseconds still fit
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
+OTHER_METHOD = "_OTHER"  # semantic conventions for HTTP: a method that is not one of the known
+SERVER_FAULT = 500
+CLIENT_FAULT = 400
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+
+Value = str | int | float | bool
+Attributes = tuple[tuple[str, Value], ...]
+
+
+class Kind(IntEnum):
+    """OTLP's numbers."""
+
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One span, ready to encode: ids in hexadecimal, every string inert, every number in range."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: Kind
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    error: bool
+    link: tuple[str, str] | None = None  # the caller's trace and span
+
+
+def spans_of(
+    exchange: Exchange, decision: Position | None, completion: Position | None, pseudonyms: Pseudonyms
+) -> tuple[Span, ...]:
+    """Return the spans of an exchange."""
+    server = _server(exchange, decision, completion, pseudonyms)
+    spans = [server]
+    if exchange.upstream_seconds is not None and exchange.grant is not None:
+        spans.append(_client(exchange, server))
+    if exchange.score is not None:
+        spans.append(_detector(exchange, server))
+    return tuple(spans)
+
+
+def client_span_id(trace_id: str) -> str:
+    """Return the id of the span around the upstream call; sent upstream, it makes the upstream's span a child."""
+    return trace_id[16:]
+
+
+def _detector_span_id(trace_id: str) -> str:
+    return f"{int(trace_id[16:], 16) ^ 1:016x}"
+
+
+def _server(exchange: Exchange, decision: Position | None, completion: Position | None, pseudonyms: Pseudonyms) -> Span:
+    call, target, grant, principal = exchange.call, exchange.target, exchange.grant, exchange.principal
+    method = call.method if call.method in METHODS else OTHER_METHOD
+    route = None if target is None else f"{exchange.dialect}/{target.action}"
+    failed = exchange.status >= SERVER_FAULT
+    asked, state = judged(exchange), spent(exchange)
+    applied = None if grant is None else grant.output
+    if isinstance(exchange.verdict, Degraded):
+        applied = exchange.verdict.output
+    start = _ns(exchange.started)
+    return Span(
+        trace_id=exchange.trace_id,
+        span_id=exchange.span_id,
+        parent_id=None,
+        name=("HTTP" if method == OTHER_METHOD else method) + (f" {route}" if route else ""),
+        kind=Kind.SERVER,
+        start_ns=start,
+        end_ns=max(start, _ns(exchange.finished)),
+        error=failed,
+        link=caller_of(call),
+        attributes=_clean(
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": exchange.status,
+                "error.type": str(exchange.reason) if failed else None,
+                "tls.protocol.version": call.peer.tls_version,
+                "user.hash": None if principal is None else pseudonyms.subject(principal.issuer, principal.subject),
+                "hip.client": pseudonyms.address(call.peer.address),
+                "hip.incident": exchange.event,
+                "hip.decision": "deny" if exchange.upstream_seconds is None else "allow",
+                "hip.reason": str(exchange.reason),
+                "hip.policy": exchange.policy,
+                "hip.rule": None if grant is None else grant.rule,
+                "hip.issuer": None if principal is None else principal.issuer,
+                "hip.dialect": exchange.dialect,
+                "hip.action": None if target is None else str(target.action),
+                "hip.model": None if target is None else target.model,
+                "hip.output": None if applied is None else applied.name,
+                "hip.output.decimals": None if applied is None else applied.decimals,
+                "hip.output.top_k": None if applied is None else applied.top_k,
+                "hip.output.label_only": None if applied is None else applied.label_only,
+                "hip.budget": None if state is None else state.budget,
+                "hip.budget.rows": None if state is None else state.rows,
+                "hip.budget.tokens": None if state is None else state.tokens,
+                "hip.budget.remaining": None if state is None or not state.remaining else min(state.remaining),
+                "hip.budget.revision": None if state is None else state.revision,
+                "hip.detector.verdict": None if asked is None else asked.verdict,
+                "hip.journal.stream": None if decision is None else decision.stream,
+                "hip.journal.decision.seq": None if decision is None else decision.seq,
+                "hip.journal.decision.hash": None if decision is None else decision.hash,
+                "hip.journal.completion.seq": None if completion is None else completion.seq,
+                "hip.journal.completion.hash": None if completion is None else completion.hash,
+            }
+        ),
+    )
+
+
+def _client(exchange: Exchange, server: Span) -> Span:
+    seconds, grant, reply = exchange.upstream_seconds or 0.0, exchange.grant, exchange.reply
+    end = server.end_ns if exchange.forwarded is None else _ns(exchange.forwarded + seconds)
+    failed = reply is None or reply.status >= CLIENT_FAULT
+    upstream = None if grant is None else grant.upstream
+    method = exchange.call.method if exchange.call.method in METHODS else OTHER_METHOD
+    return Span(
+        trace_id=exchange.trace_id,
+        span_id=client_span_id(exchange.trace_id),
+        parent_id=exchange.span_id,
+        name=method,
+        kind=Kind.CLIENT,
+        start_ns=max(server.start_ns, end - _ns(seconds)),
+        end_ns=max(server.start_ns, end),
+        error=failed,
+        attributes=_clean(
+            {
+                "http.request.method": method,
+                "http.response.status_code": None if reply is None else reply.status,
+                "error.type": str(exchange.reason) if failed else None,
+                "server.address": None if upstream is None else upstream.host,
+                "server.port": None if upstream is None else upstream.port,
+                "hip.upstream": None if upstream is None else upstream.name,
+            }
+        ),
+    )
+
+
+def _detector(exchange: Exchange, server: Span) -> Span:
+    said = judged(exchange)
+    seconds = exchange.judge_seconds or 0.0
+    end = server.end_ns if exchange.forwarded is None else _ns(exchange.forwarded)
+    return Span(
+        trace_id=exchange.trace_id,
+        span_id=_detector_span_id(exchange.trace_id),
+        parent_id=exchange.span_id,
+        name="detect",
+        kind=Kind.INTERNAL,
+        start_ns=max(server.start_ns, end - _ns(seconds)),
+        end_ns=max(server.start_ns, end),
+        error=False,
+        attributes=()
+        if said is None
+        else _clean(
+            {
+                "hip.detector": said.detector,
+                "hip.detector.digest": said.digest,
+                "hip.detector.mode": said.mode,
+                "hip.detector.p_value": said.p_value,
+                "hip.detector.alpha": said.alpha,
+                "hip.detector.statistic": said.statistic,
+                "hip.detector.threshold": said.threshold,
+                "hip.detector.row": said.row,
+                "hip.detector.verdict": said.verdict,
+            }
+        ),
+    )
+
+
+def caller_of(call: Call) -> tuple[str, str] | None:
+    """Return the caller's trace and span (W3C Trace Context section 3.2); several headers, or a bad one, are none."""
+    values = call.values(b"traceparent")
+    match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    return None if match is None else (match[1].decode(), match[2].decode())
+
+
+def _ns(seconds: float) -> int:
+    return int(min(max(0.0, seconds), MAX_SECONDS) * 1e9)
+
+
+def _clean(values: dict[str, Value | None]) -> Attributes:
+    return tuple([(name, _value(value)) for name, value in values.items() if value is not None])
+
+
+def _value(value: Value) -> Value:
+    kind = type(value)  # not isinstance: this runs for every attribute of every request
+    if kind is bool or kind is float:
+        return value
+    if kind is int:
+        return max(-MAX_INT, min(int(value), MAX_INT))
+    return inert(str(value))
