@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := .venv-servers
-SOURCES := proxy tests benchmarks
+SOURCES := proxy tests benchmarks .ci
 PYTEST_WORKERS ?= 2
 
 help: ## show the commands

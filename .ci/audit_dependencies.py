@@ -30,7 +30,8 @@ def main(requirements: str) -> int:
     for entry in vulnerable:
         print(f"{entry['name']} {entry['version']}: {', '.join(fault['id'] for fault in entry['vulns'])}")
     looked_up = len(found) - len(skipped)
-    print(f"dependency audit: {looked_up} of {len(found)} looked up, {len(vulnerable)} vulnerable, {len(skipped)} skipped")
+    counts = f"{looked_up} of {len(found)} looked up, {len(vulnerable)} vulnerable, {len(skipped)} skipped"
+    print(f"dependency audit: {counts}")
     if vulnerable or (skipped and looked_up):
         return 1
     return 0 if looked_up else 3

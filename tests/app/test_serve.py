@@ -148,10 +148,10 @@ def test_it_serves_is_ready_counts_and_ends_in_order(tmp_path):
 def test_a_raw_message_that_the_listener_refuses_has_its_record(tmp_path):
     identity = DemoIdentityProvider(port=1)
     (tmp_path / "jwks.json").write_bytes(identity.jwks())
-    with hip_serve(tmp_path, POLICY) as hip:
-        with socket.create_connection(("127.0.0.1", hip.port)) as plain:
-            with hip.trust().wrap_socket(plain, server_hostname="localhost") as secure:
-                secure.sendall(b"GET /v2/../secret HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert b" 400 " in secure.recv(4096)
+    with hip_serve(tmp_path, POLICY) as hip, socket.create_connection(("127.0.0.1", hip.port)) as plain:
+        secure = hip.trust().wrap_socket(plain, server_hostname="localhost")
+        secure.sendall(b"GET /v2/../secret HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 400 " in secure.recv(4096)
+        secure.close()
     (record,) = [json.loads(line) for line in hip.journal().splitlines() if '"type":"decision"' in line]
     assert (record["effect"], record["reason"], record["status"]) == ("deny", "malformed_message", 400)
