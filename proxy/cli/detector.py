@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from proxy.adapters.detector import load_detector
 from proxy.detection.facts import DetectorFacts
@@ -156,8 +157,10 @@ def _print_facts(facts: DetectorFacts, digest: str) -> None:
     if len(steps):
         grid += f" (steps {steps.min():.3g} to {steps.max():.3g})" if np.ptp(steps) else f" (step {steps[0]:.3g})"
     alarms = ", ".join(f"{share:.1%} of requests of {rows}" for rows, share in _false_alarms(facts).items())
-    table = Table("", "", show_header=False)
-    table.add_row("models", ", ".join(facts.models))
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest is of use only whole
+    table.add_row("models", Text(", ".join(facts.models)))
     table.add_row("learned from", f"{facts.rows:,} rows of {facts.features} numbers, SHA-256 {facts.data_sha256}")
     table.add_row("components", f"{facts.components.shape[1]} of {facts.features}")
     table.add_row("gate", f"{grid}; ranges of all")
@@ -172,7 +175,7 @@ def _print_facts(facts: DetectorFacts, digest: str) -> None:
 def _print_features(facts: DetectorFacts) -> None:
     table = Table("feature", "lowest taken", "highest taken", "step")
     for name, low, high, step in _features(facts)[:SHOWN_FEATURES]:
-        table.add_row(name, f"{low:.4g}", f"{high:.4g}", "-" if step is None else f"{step:.4g}")
+        table.add_row(Text(name), f"{low:.4g}", f"{high:.4g}", "-" if step is None else f"{step:.4g}")
     console = Console()
     console.print(table)
     if facts.features > SHOWN_FEATURES:
