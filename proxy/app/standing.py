@@ -18,6 +18,7 @@ from proxy.documents import render
 from proxy.errors import ConfigError, DependencyFault, Finding
 from proxy.gateway import Snapshot
 from proxy.policy.compile import compile_policy
+from proxy.policy.model import AllowRule, Policy
 from proxy.ports import Trail
 from proxy.record import PolicyChange
 
@@ -75,10 +76,21 @@ class Standing:
         detectors = {}
         for name, entry in policy.detectors.items():
             try:
-                detectors[name] = load_detector(Path(entry.file), entry.sha256)
+                detectors[name] = load_detector(Path(entry.file), entry.sha256, _judged_by(name, policy))
             except ConfigError as error:
                 findings += error.findings
         if findings:
             raise ConfigError(findings)
         self._upstreams.retain(policy.upstreams.values())
         return Snapshot(policy, tuple(DIALECTS[name] for name in policy.dialects), detectors)
+
+
+def _judged_by(detector: str, policy: Policy) -> set[str]:
+    """Return the models whose inputs a detector judges."""
+    allows = [rule for rule in policy.rules if isinstance(rule, AllowRule)]
+    return {
+        model
+        for rule in allows
+        if rule.detector is not None and rule.detector.name == detector
+        for model in rule.scope.models
+    }
