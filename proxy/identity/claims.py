@@ -18,43 +18,46 @@ MAX_TEXT = 256  # characters of one string
 MAX_ITEMS = 256  # members of `aud`, `amr` and of the roles
 MAX_TIME = 253_402_300_799  # UNIX seconds: the end of the year 9999
 _SHA256_BYTES = 32
+_CONFIRMATIONS = frozenset({"x5t#S256", "jkt"})
 
 
 def principal(claims: Mapping[str, object], issuer: Issuer, *, key_id: str, digest: bytes, now: float) -> Principal:
     """Return who the claims speak for, if they speak to us and now. Raise Unauthenticated."""
-    expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+    expires_at, issued_at = moment(claims, "exp"), moment(claims, "iat")
     if now >= expires_at + issuer.leeway:  # RFC 7519 section 4.1.4: "on or after"
         raise Unauthenticated(Reason.TOKEN_EXPIRED, "exp has passed")
     if issued_at > now + issuer.leeway:
         raise Unauthenticated(Reason.TOKEN_NOT_YET_VALID, "iat is in the future")
-    if "nbf" in claims and now < _time(claims, "nbf") - issuer.leeway:
+    if "nbf" in claims and now < moment(claims, "nbf") - issuer.leeway:
         raise Unauthenticated(Reason.TOKEN_NOT_YET_VALID, "nbf is in the future")
     if expires_at <= issued_at:
         raise Unauthenticated(Reason.TOKEN_CLAIMS, "exp is not after iat")
     if issuer.audience not in _texts(claims.get("aud"), "aud", Reason.TOKEN_AUDIENCE):
         raise Unauthenticated(Reason.TOKEN_AUDIENCE, "aud does not contain ours")
+    certificate, proof_key = _confirmation(claims)
     return Principal(
         issuer=issuer.name,
         subject=text(claims, "sub"),
         roles=_roles(claims, issuer.roles_claim),
         factors=_factors(claims),
         acr=_optional_text(claims, "acr"),
-        auth_time=_time(claims, "auth_time") if "auth_time" in claims else None,
+        auth_time=moment(claims, "auth_time") if "auth_time" in claims else None,
         issued_at=issued_at,
         expires_at=expires_at,
         token_id=text(claims, "jti"),
         token_digest=digest,
         key_id=key_id,
         client=_optional_text(claims, "client_id") or _optional_text(claims, "azp"),
-        certificate=_certificate(claims),
+        certificate=certificate,
         claims=MappingProxyType(claims),
+        proof_key=proof_key,
     )
 
 
 def text(members: Mapping[str, object], name: str, reason: Reason = Reason.TOKEN_CLAIMS) -> str:
     """Return a required string. Raise Unauthenticated with the reason."""
     value = members.get(name)
-    if not _is_text(value):
+    if not is_text(value):
         raise Unauthenticated(reason, f"{name} must be a printable string of 1 to {MAX_TEXT} characters")
     return value
 
@@ -63,7 +66,8 @@ def _optional_text(claims: Mapping[str, object], name: str) -> str | None:
     return text(claims, name) if name in claims else None
 
 
-def _time(claims: Mapping[str, object], name: str) -> int:
+def moment(claims: Mapping[str, object], name: str) -> int:
+    """Return a required time. Raise Unauthenticated(TOKEN_CLAIMS)."""
     value = claims.get(name)
     if type(value) is not int or not 0 <= value <= MAX_TIME:  # `type`, because a bool is an int
         raise Unauthenticated(Reason.TOKEN_CLAIMS, f"{name} must be an integer of UNIX seconds")
@@ -73,12 +77,13 @@ def _time(claims: Mapping[str, object], name: str) -> int:
 def _texts(value: object, name: str, reason: Reason = Reason.TOKEN_CLAIMS) -> tuple[str, ...]:
     """Read one string or an array of strings."""
     items = value if isinstance(value, list) else [value]
-    if len(items) > MAX_ITEMS or not all(map(_is_text, items)):
+    if len(items) > MAX_ITEMS or not all(map(is_text, items)):
         raise Unauthenticated(reason, f"{name} must be one printable string or an array of at most {MAX_ITEMS}")
     return tuple(items)
 
 
-def _is_text(value: object) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
+    """Say whether a value is a text that may stand in logs, keys and reports."""
     return isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable()
 
 
@@ -104,21 +109,24 @@ def _factors(claims: Mapping[str, object]) -> frozenset[str]:
     return frozenset(_texts(claims["amr"], "amr"))
 
 
-def _certificate(claims: Mapping[str, object]) -> str | None:
-    """Read `cnf`. What is not understood is refused, not ignored: RFC 7800 section 3.1 leaves that to us."""
+def _confirmation(claims: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """Return what `cnf` binds the token to: a certificate (RFC 8705 section 3.1), a DPoP key (RFC 9449 section 6.1).
+
+    What is not understood is refused, not ignored: RFC 7800 section 3.1 leaves that to us.
+    """
     if "cnf" not in claims:
-        return None
+        return None, None
     confirmation: object = claims["cnf"]
-    if not isinstance(confirmation, dict) or confirmation.keys() != {"x5t#S256"}:
-        raise Unauthenticated(Reason.TOKEN_BINDING, "cnf must hold x5t#S256 and nothing else")
-    thumbprint = confirmation["x5t#S256"]
-    if not isinstance(thumbprint, str) or not _is_thumbprint(thumbprint):
-        raise Unauthenticated(Reason.TOKEN_BINDING, "x5t#S256 must be base64url of a SHA-256, without padding")
-    return thumbprint
+    if not isinstance(confirmation, dict) or not confirmation or confirmation.keys() - _CONFIRMATIONS:
+        raise Unauthenticated(Reason.TOKEN_BINDING, "cnf must hold x5t#S256 or jkt and nothing else")
+    if not all(map(is_thumbprint, confirmation.values())):
+        raise Unauthenticated(Reason.TOKEN_BINDING, "cnf must hold base64url of a SHA-256, without padding")
+    return confirmation.get("x5t#S256"), confirmation.get("jkt")
 
 
-def _is_thumbprint(value: str) -> bool:
+def is_thumbprint(value: object) -> bool:
+    """Say whether a value is a SHA-256 in base64url without padding: of a certificate, a key or a token."""
     try:
-        return len(decode_base64url(value)) == _SHA256_BYTES
+        return isinstance(value, str) and len(decode_base64url(value)) == _SHA256_BYTES
     except ValueError:
         return False

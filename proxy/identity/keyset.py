@@ -22,7 +22,7 @@ from proxy.reasons import Reason
 MAX_DOCUMENT_BYTES = 256 * 1024  # bytes
 MAX_KEYS = 64
 
-_PRIVATE = frozenset({"d", "dp", "dq", "k", "oth", "p", "q", "qi"})  # RFC 7518 sections 6.2.2, 6.3.2, 6.4.1
+PRIVATE_MEMBERS = frozenset({"d", "dp", "dq", "k", "oth", "p", "q", "qi"})  # RFC 7518 sections 6.2.2, 6.3.2, 6.4.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ def parse_key_set(document: bytes, issuer: Issuer) -> KeySet:
     keys: dict[str, VerificationKey] = {}
     skipped: list[str] = []
     for number, entry in enumerate(entries, start=1):
-        if entry.get("kty") == "oct" or _PRIVATE & entry.keys():
+        if entry.get("kty") == "oct" or PRIVATE_MEMBERS & entry.keys():
             raise DependencyFault(
                 Reason.KEYS_UNAVAILABLE,
                 f"key {number} is private or symmetric: who can read this set can sign; replace the key",
             )
         try:
-            key = import_key(entry, issuer)
+            key = import_key(entry, issuer.algorithms)
         except Skipped as why:
             skipped.append(f"key {number}: {why.because}")
         else:

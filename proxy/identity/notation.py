@@ -1,4 +1,4 @@
-"""base64url and JSON with one reading: RFC 4648 section 5 without padding, RFC 8259 with unique names.
+"""base64url, JSON and compact JWS with one reading: RFC 4648 section 5 without padding, RFC 8259 with unique names.
 
 Two parsers that disagree about one text are how a forged claim passes a check, so a text that has a second reading
 is refused with ValueError: padding, spare bits, foreign characters; duplicate names at any depth, NaN, lone
@@ -8,9 +8,22 @@ surrogates, another encoding than UTF-8.
 import base64
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite
 
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """The parts of a JWS in compact form; nothing of it is believed yet."""
+
+    header: Mapping[str, object]
+    claims: Mapping[str, object]
+    signing_input: bytes
+    signature: bytes
 
 
 def decode_base64url(text: str) -> bytes:
@@ -40,6 +53,20 @@ def decode_object(data: bytes) -> dict[str, object]:
     if "\\u" in text:  # only an escape can make a lone surrogate
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def decode_compact(token: str) -> Compact:
+    """Return the parts of a signed JWT (RFC 7515 section 3.1). Raise ValueError."""
+    if _COMPACT.fullmatch(token) is None:
+        raise ValueError("not the three parts of a signed JWT in compact form")
+    signing_input, _, signature = token.rpartition(".")
+    header, _, claims = signing_input.partition(".")
+    return Compact(
+        header=decode_object(decode_base64url(header)),
+        claims=decode_object(decode_base64url(claims)),
+        signing_input=signing_input.encode("ascii"),
+        signature=decode_base64url(signature),
+    )
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import InvalidKeyError
 from jwt.algorithms import Algorithm, get_default_algorithms
 
-from proxy.exchange import Issuer
 from proxy.identity.notation import decode_base64url
 from proxy.identity.token import ALGORITHMS
 
@@ -62,15 +61,15 @@ class PublicKey:
         return self.engine.verify(message, self.material, signature)
 
 
-def import_key(entry: Mapping[str, object], issuer: Issuer) -> PublicKey:
-    """Return a key that may verify this issuer's tokens. Raise Skipped."""
+def import_key(entry: Mapping[str, object], algorithms: frozenset[str]) -> PublicKey:
+    """Return a key that may verify with one of these algorithms. Raise Skipped."""
     kid, kty, crv = entry.get("kid"), entry.get("kty"), entry.get("crv")
     if not isinstance(kid, str) or not kid.isprintable() or not 0 < len(kid) <= MAX_KID_CHARS:
         raise Skipped(because="no usable kid")
     if not isinstance(kty, str) or not isinstance(crv, str | None) or (kty, crv) not in _ALGORITHMS_OF:
         raise Skipped(because="neither RSA nor P-256, P-384 or Ed25519")
     _check_purpose(entry)
-    algorithm = _algorithm(entry, _ALGORITHMS_OF[kty, crv], issuer)
+    algorithm = _algorithm(entry, _ALGORITHMS_OF[kty, crv], algorithms)
     members = {name: _member(entry, name) for name in _PUBLIC_MEMBERS[kty]}
     if kty == "OKP" and int.from_bytes(decode_base64url(members["x"]), "little") % 2**255 % _P in _SMALL_ORDER_Y:
         raise Skipped(because="a point of small order")
@@ -95,8 +94,8 @@ def _check_purpose(entry: Mapping[str, object]) -> None:
         raise Skipped(because="key_ops has no verify")
 
 
-def _algorithm(entry: Mapping[str, object], possible: frozenset[str], issuer: Issuer) -> str:
-    allowed = [name for name in possible & issuer.algorithms & ALGORITHMS if entry.get("alg", name) == name]
+def _algorithm(entry: Mapping[str, object], possible: frozenset[str], algorithms: frozenset[str]) -> str:
+    allowed = [name for name in possible & algorithms & ALGORITHMS if entry.get("alg", name) == name]
     if len(allowed) != 1:  # an RSA key without alg, and an issuer that allows both paddings, leaves the choice open
         raise Skipped(because="alg is not one that fits the key and that the issuer's entry allows")
     return allowed[0]

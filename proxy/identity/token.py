@@ -8,7 +8,6 @@ Not guaranteed: that a token is used once (a bearer token may be used until it e
 since, and that its subject still exists.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,7 +15,7 @@ from hashlib import sha256
 from proxy.errors import Unauthenticated
 from proxy.exchange import Certificate, Issuer, Principal
 from proxy.identity import claims as read
-from proxy.identity.notation import decode_base64url, decode_object
+from proxy.identity.notation import decode_compact
 from proxy.ports import VerificationKey
 from proxy.reasons import Reason
 
@@ -29,8 +28,6 @@ _REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "jwk", "x5c", "x5u", 
 
 # RFC 8725 section 3.12: claims of other kinds of JWT (OIDC Core section 3.3.2.11, RFC 8417 section 2.2).
 _FOREIGN_CLAIMS = frozenset({"at_hash", "c_hash", "events", "s_hash"})
-
-_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +46,13 @@ class Unverified:
 
 def peek(token: str) -> Unverified:
     """Read a token without believing it. Raise Unauthenticated."""
-    if _COMPACT.fullmatch(token) is None:
-        raise Unauthenticated(Reason.TOKEN_MALFORMED, "not the three parts of a signed JWT in compact form")
-    signing_input, _, signature = token.rpartition(".")
-    header_part, _, claims_part = signing_input.partition(".")
     try:
-        header = decode_object(decode_base64url(header_part))
-        claims = decode_object(decode_base64url(claims_part))
-        signature_bytes = decode_base64url(signature)
+        parts = decode_compact(token)
     except ValueError as exc:
         raise Unauthenticated(
-            Reason.TOKEN_MALFORMED, "a part that has no single reading: base64url, UTF-8 or JSON"
+            Reason.TOKEN_MALFORMED, "not a signed JWT in compact form with one reading: base64url, UTF-8, JSON"
         ) from exc
+    header, claims = parts.header, parts.claims
     if refused := _REFUSED_HEADERS & header.keys():
         raise Unauthenticated(
             Reason.TOKEN_MALFORMED, f"header members that are never accepted: {', '.join(sorted(refused))}"
@@ -71,8 +63,8 @@ def peek(token: str) -> Unverified:
         token_type=read.text(header, "typ", Reason.TOKEN_TYPE) if "typ" in header else "",
         issuer=read.text(claims, "iss", Reason.TOKEN_ISSUER),
         claims=claims,
-        signing_input=signing_input.encode("ascii"),
-        signature=signature_bytes,
+        signing_input=parts.signing_input,
+        signature=parts.signature,
         digest=sha256(token.encode("ascii")).digest(),
     )
 

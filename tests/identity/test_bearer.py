@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from issuing import bearer, call
 
 from proxy.errors import BearerMisuse, RequestError, TokenMissing, Unauthenticated
-from proxy.exchange import Headers
-from proxy.identity.bearer import MAX_TOKEN_CHARS, bearer_token
+from proxy.exchange import Headers, Scheme
+from proxy.identity.bearer import MAX_TOKEN_CHARS, Credentials, credentials, preferred
 from proxy.reasons import Reason
 
 A = b"authorization"
 
 REFUSED: list[tuple[str, Headers, str, type[RequestError], Reason]] = [
-    ("no Authorization", (), "", TokenMissing, Reason.TOKEN_MISSING),
     ("empty field", ((A, b""),), "", TokenMissing, Reason.TOKEN_MISSING),
     ("Basic", ((A, b"Basic YTpi"),), "", TokenMissing, Reason.TOKEN_MISSING),
     ("DPoP, which we do not speak", ((A, b"DPoP x.y.z"),), "", TokenMissing, Reason.TOKEN_MISSING),
@@ -40,7 +39,7 @@ REFUSED: list[tuple[str, Headers, str, type[RequestError], Reason]] = [
 @pytest.mark.parametrize(("headers", "query", "error", "reason"), [v[1:] for v in REFUSED], ids=[v[0] for v in REFUSED])
 def test_refused(headers: Headers, query: str, error: type[RequestError], reason: Reason) -> None:
     with pytest.raises(RequestError) as refused:
-        bearer_token(call(*headers, query=query))
+        credentials(call(*headers, query=query))
     assert type(refused.value) is error
     assert refused.value.reason is reason
 
@@ -48,15 +47,40 @@ def test_refused(headers: Headers, query: str, error: type[RequestError], reason
 @pytest.mark.parametrize("field", [b"Bearer x.y.z", b"bearer x.y.z", b"BEARER   x.y.z"])
 def test_token(field: bytes) -> None:
     """The scheme has no case (RFC 9110 section 11.1); one or more spaces."""
-    assert bearer_token(call((A, field), query="a=access_token&token=1")) == "x.y.z"
+    found = credentials(call((A, field), query="a=access_token&token=1"))
+    assert found == Credentials(Scheme.BEARER, "x.y.z")
+
+
+def test_no_credentials_at_all() -> None:
+    """No refusal yet: a client certificate may speak for the caller."""
+    assert credentials(call()) is None
+
+
+@pytest.mark.parametrize("field", [b"DPoP x.y.z", b"dpop x.y.z"])
+def test_token_under_dpop(field: bytes) -> None:
+    """RFC 9449 section 7.1, where the scheme is known."""
+    found = credentials(call((A, field)), tuple(Scheme))
+    assert found == Credentials(Scheme.DPOP, "x.y.z")
+
+
+def test_own_scheme_comes_first() -> None:
+    """Who came with DPoP is challenged with DPoP alone; everybody else hears what there is."""
+    both = (Scheme.BEARER, Scheme.DPOP)
+    assert preferred(call((A, b"dpop x")), both) == (Scheme.DPOP,)
+    assert preferred(call((A, b"Bearer x")), both) == both
+    assert preferred(call(), both) == both
+    assert preferred(call((A, b"DPoP x")), (Scheme.BEARER,)) == (Scheme.BEARER,)
 
 
 def test_longest_token() -> None:
-    assert len(bearer_token(bearer("x" * MAX_TOKEN_CHARS))) == MAX_TOKEN_CHARS
+    found = credentials(bearer("x" * MAX_TOKEN_CHARS))
+    assert found is not None
+    assert len(found.token) == MAX_TOKEN_CHARS
 
 
 @given(st.lists(st.binary(), max_size=3), st.text(max_size=40))
 def test_any_bytes(values: list[bytes], query: str) -> None:
-    """Any fields and any query yield an ASCII token or a refusal."""
+    """Any fields and any query yield an ASCII token, nothing or a refusal."""
     with suppress(Unauthenticated):
-        assert bearer_token(call(*((A, value) for value in values), query=query)).isascii()
+        found = credentials(call(*((A, value) for value in values), query=query))
+        assert found is None or found.token.isascii()

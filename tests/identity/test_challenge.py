@@ -10,11 +10,13 @@ from proxy.errors import (
     Challenge,
     DependencyFault,
     Forbidden,
+    InvalidProof,
     RequestError,
     StepUpRequired,
     TokenMissing,
     Unauthenticated,
 )
+from proxy.exchange import Scheme
 from proxy.identity.challenge import www_authenticate
 from proxy.reasons import Reason
 
@@ -45,6 +47,34 @@ EXACT: list[tuple[RequestError, bytes]] = [
 @pytest.mark.parametrize(("error", "field"), EXACT, ids=[type(error).__name__ for error, _ in EXACT])
 def test_field(error: RequestError, field: bytes) -> None:
     assert www_authenticate(error) == field
+
+
+ALGS = b', algs="ES256 ES384 EdDSA PS256 RS256"'
+BOTH = (Scheme.BEARER, Scheme.DPOP)
+BY_SCHEME: list[tuple[RequestError, tuple[Scheme, ...], bytes]] = [
+    (TokenMissing(), BOTH, b'Bearer realm="inference", DPoP realm="inference"' + ALGS),
+    (
+        InvalidProof(),
+        (Scheme.DPOP,),
+        b'DPoP realm="inference", error="invalid_dpop_proof", '
+        b'error_description="the proof of possession is not valid"' + ALGS,
+    ),
+    (
+        Unauthenticated(),
+        (Scheme.DPOP,),
+        b'DPoP realm="inference", error="invalid_token", error_description="the credentials are not valid"' + ALGS,
+    ),
+    (StepUpRequired(), BOTH, STEP_UP + b', DPoP realm="inference"' + ALGS),
+    (StepUpRequired(), (Scheme.DPOP,), b"DPoP" + STEP_UP.removeprefix(b"Bearer") + ALGS),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "schemes", "field"), BY_SCHEME, ids=[type(error).__name__ for error, *_ in BY_SCHEME]
+)
+def test_schemes(error: RequestError, schemes: tuple[Scheme, ...], field: bytes) -> None:
+    """RFC 9449 section 7: the error belongs to the caller's scheme, the other is an offer."""
+    assert www_authenticate(error, schemes=schemes) == field
 
 
 @pytest.mark.parametrize("error", [AnomalousInput(), DependencyFault(Reason.KEYS_UNAVAILABLE)])
