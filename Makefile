@@ -38,7 +38,7 @@ demo: $(VENV)/.ready ## set everything up and walk through the main job
 	$(BIN)/hip demo $(DEMO)
 
 test: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## all tests, real model servers and real Valkey included
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not slow" $(TESTS)
 
 check: $(VENV)/.ready ## format, lint, types, import contracts, security lint, dependency audit
 	$(BIN)/ruff format --check $(SOURCES)
