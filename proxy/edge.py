@@ -1,20 +1,24 @@
 """The edge: ASGI on one side, `Call` and `Answer` on the other. It decides nothing.
 
 The listener has already refused what is not one clean HTTP message, and put the `Peer` into `scope["state"]`. Headers
-that leave are the gateway's plus three that keep an answer from being cached or guessed at.
+that leave are the gateway's plus two that keep an answer from being cached or guessed at. A stream goes at the pace of
+its reader, and ends when its reader leaves.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from proxy.errors import BodyTooLarge, Malformed
-from proxy.exchange import Answer, Call, Headers
+from proxy.errors import BodyTooLarge, Malformed, RequestError
+from proxy.exchange import Call, Headers
 from proxy.gateway import Gateway
 from proxy.reasons import Reason
 
 Message = MutableMapping[str, Any]  # the ASGI specification's own type
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+SLICE = 1 << 18  # bytes that are handed to the connection at once
 
 _ALWAYS: Headers = (
     (b"cache-control", b"no-store"),
@@ -44,7 +48,14 @@ class Edge:
             read_body=body.read,
         )
         answer = await self._gateway.handle(call)
-        await _send(answer, send)
+        headers = [*answer.headers, *_ALWAYS]
+        if isinstance(answer.body, bytes):
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await _whole(answer.body, send)
+        else:
+            start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+            await _stream(start, answer.body, receive, send)
 
 
 class _Body:
@@ -70,14 +81,38 @@ class _Body:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _send(answer: Answer, send: Send) -> None:
-    headers = [*answer.headers, *_ALWAYS]
-    if isinstance(answer.body, bytes):
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-        return
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    async for chunk in answer.body:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+async def _whole(body: bytes, send: Send) -> None:
+    """Send a body: in one piece, or at the pace of its reader where TLS would hold all of it twice more."""
+    for at in range(0, len(body) or 1, SLICE):
+        more = at + SLICE < len(body)
+        await send({"type": "http.response.body", "body": body[at : at + SLICE], "more_body": more})
+
+
+async def _stream(start: Message, body: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
+    """Send a stream until it ends or nobody reads it any more; then close it, so that its upstream ends too."""
+    flowing = asyncio.ensure_future(_flow(start, body, send))
+    gone = asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait({flowing, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (flowing, gone):
+            task.cancel()
+        await asyncio.gather(flowing, gone, return_exceptions=True)
+        await body.aclose()
+    if not flowing.cancelled():
+        flowing.result()
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] == "http.request":
+        pass  # the request has been read to its end: nothing comes any more but the hang-up
+
+
+async def _flow(start: Message, body: AsyncGenerator[bytes, None], send: Send) -> None:
+    await send(start)
+    try:
+        async for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except RequestError:
+        return  # recorded; without the last chunk the client knows that the stream was cut (RFC 9112 section 7.1)
     await send({"type": "http.response.body", "body": b""})

@@ -120,6 +120,12 @@ class BearerMisuse(Unauthenticated):
     default = Reason.TOKEN_DUPLICATE
 
 
+class InvalidProof(Unauthenticated):
+    """RFC 9449 `invalid_dpop_proof`: no proof that the caller has the token's key, or one for another request."""
+
+    default = Reason.TOKEN_PROOF
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """What a stronger or fresher authentication must show (RFC 9470 section 3)."""
@@ -193,9 +199,13 @@ class DependencyFault(Fault):
 
 
 class Overloaded(Fault):
-    """Too much at once: refused early and cheaply."""
+    """Too much at once, or known to be in vain: refused early and cheaply. `retry_after` is in whole seconds."""
 
     default = Reason.OVERLOADED
+
+    def __init__(self, reason: Reason | None = None, detail: str = "", retry_after: int = 1) -> None:
+        super().__init__(reason, detail)
+        self.retry_after = retry_after
 
 
 class ProxyLoop(Fault):
@@ -225,6 +235,7 @@ PUBLIC: dict[type[RequestError], Public] = {
     UnsupportedMediaType: Public(415, "the content type is not supported"),
     TokenMissing: Public(401, "authentication is required"),
     BearerMisuse: Public(400, "the credentials are not presented correctly", "invalid_request"),
+    InvalidProof: Public(401, "the proof of possession is not valid", "invalid_dpop_proof"),
     Unauthenticated: Public(401, "the credentials are not valid", "invalid_token"),
     StepUpRequired: Public(
         401, "a stronger or more recent authentication is required", "insufficient_user_authentication"

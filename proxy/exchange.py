@@ -4,7 +4,7 @@ Frozen values, no behaviour beyond what a word means. In the order of the reques
 principal, grant, charge, verdict, cleared, reply, answer; `Exchange` collects them for the auditor.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -88,6 +88,26 @@ class Target:
     action: Action
     model: str | None
     version: str | None = None
+    form: str = ""  # in the dialect's own words: in which of its forms such a request is written
+    sole: bool = False  # the path names no model: it is the only one that the policy has behind this dialect
+    complete: "Callable[[Target, bytes], Target] | None" = None  # reads what only the body says: the model, the action
+    served_as: str | None = None  # the server's own name of the model, where the policy has another
+    models: tuple[str, ...] = ()  # of a whole server: those of its models that the rule is about
+
+
+Pointer = tuple[str, ...]  # the steps of a JSON pointer (RFC 6901); `*` is every entry of a list
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where a server of the dialect `generic` keeps things."""
+
+    infer: str  # the path
+    rows: Pointer  # in a request: the list of rows
+    features: Pointer | None  # in a row: its numbers; None: there are none for a detector
+    scores: tuple[Pointer, ...]  # in a reply: what leaves hardened …
+    labels: tuple[Pointer, ...]  # … and what leaves if it is a label
+    health: str | None = None  # the path
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,7 @@ class Upstream:
     client_cert_file: str | None = None  # https: our certificate, PEM with its chain …
     client_key_file: str | None = None  # … and its key; both or neither
     spki_sha256: str | None = None  # https: hexadecimal digest of the one public key that may answer
+    form: Form | None = None  # of the dialect `generic`, and of no other
 
 
 # ── 2 authenticate ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +162,13 @@ class Issuer:
     max_staleness: int = 3600  # seconds that old keys serve while the key server is away
 
 
+class Scheme(StrEnum):
+    """How a token is presented, as `Authorization` names it."""
+
+    BEARER = "Bearer"  # RFC 6750
+    DPOP = "DPoP"  # RFC 9449
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated caller. Times are UNIX seconds."""
@@ -159,6 +187,7 @@ class Principal:
     client: str | None = None  # `client_id` or `azp`
     certificate: str | None = None  # the fingerprint that the token is bound to, if any
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # for the policy's conditions
+    proof_key: str | None = None  # the thumbprint (RFC 7638) of the DPoP key that the token is bound to, if any
 
     @property
     def account(self) -> str:
@@ -208,6 +237,11 @@ class Output:
     top_k: int | None = None
     label_only: bool = False
 
+    @property
+    def open(self) -> bool:
+        """Say whether the profile keeps nothing back."""
+        return self.decimals is None and self.top_k is None and not self.label_only
+
 
 class Mode(StrEnum):
     """Whether a protection acts on what it sees."""
@@ -218,10 +252,57 @@ class Mode(StrEnum):
 
 
 class Suspicion(StrEnum):
-    """The ladder: what an enforcing detector does about a suspicious input."""
+    """The ladder, in rising order: what is done about a suspicion. Each rung includes `label`."""
 
     LABEL = "label"  # answer with the label only: the caller cannot tell
+    STEP_UP = "step_up"  # and only to who has signed in since
+    DELAY = "delay"  # and late
     REFUSE = "refuse"
+
+    @property
+    def height(self) -> int:
+        """How far up the ladder."""
+        return _RUNGS.index(self)
+
+
+_RUNGS = tuple(Suspicion)
+
+
+class Pattern(StrEnum):
+    """What the recent rows of a caller look like."""
+
+    NEAR_DUPLICATES = "near_duplicates"
+    COLLUDING = "colluding"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceFinding:
+    """What a caller's recent rows show, as long as they show it: the evidence."""
+
+    pattern: Pattern
+    count: int  # rows that show it
+    limit: int  # rows from which they show it
+    window: int  # rows looked at
+    row: int  # of the request: where it was first seen
+    since: float  # UNIX seconds of the row that reached the limit, or last doubled it
+    distance: float | None = None  # to the nearest other row, in units of the detector's tau; None: not about distance
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceUse:
+    """Query sequences as a rule uses them."""
+
+    mode: Mode
+    near: bool  # whether rows near each other mean anything; a time series is made of them
+    decay: float  # seconds after which a row no longer counts
+    rungs: Mapping[Pattern, tuple[Suspicion, ...]]
+
+    def rung(self, finding: SequenceFinding) -> Suspicion:
+        """Return what is due: each doubling of the evidence is one rung up."""
+        rungs = self.rungs[finding.pattern]
+        doublings = (finding.count // finding.limit).bit_length() - 1
+        return rungs[min(doublings, len(rungs) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +313,43 @@ class DetectorUse:
     file: str
     digest: str
     mode: Mode
-    on_suspicion: Suspicion
+    on_suspicion: Suspicion  # about one row
+    sequences: SequenceUse | None = None  # None: nobody looks at them
+
+    @property
+    def enforced(self) -> bool:
+        """Say whether anything is done about what it sees."""
+        return Mode.ENFORCE in (self.mode, self.sequences.mode if self.sequences else Mode.OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A request parameter that may be used."""
+
+    most: int | None = None  # None: any value
+    cap: bool = True  # what is above `most` becomes `most`; False: it is refused
+
+
+Parameters = Mapping[str, Parameter]  # by name; what is not in it is refused
+
+
+class Naming(StrEnum):
+    """Where the requests of a dialect name their model."""
+
+    PATH = "path"
+    BODY = "body"
+    NOWHERE = "nowhere"  # so the policy can have one model behind it
+
+
+@dataclass(frozen=True, slots=True)
+class KnownParameter:
+    """A request parameter that a dialect knows, so that a rule may speak of it."""
+
+    default: Parameter | None = None  # where the rule does not; None: refused
+    counted: bool = False  # a rule may say `at_most`
+
+
+NO_PARAMETERS: Parameters = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +366,7 @@ class Grant:
     mfa: bool  # False: the rule says in words that it needs none
     policy: str  # digest
     shadow: tuple[str, ...] = ()  # rules in shadow that would have decided otherwise
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +444,8 @@ class Query:
     body: bytes  # what will be forwarded
     headers: Headers  # what the dialect forwards beside it
     features: Features | None = None
+    id: str | None = None  # the caller's own name for the request, which the answer may repeat
+    alternatives: int | None = None  # scores beside each word of a text; None: no scores, also if some come
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +471,12 @@ class Sightings:
     identities: NDArray[np.uint64]  # the same for rows that are the same number by number
     sketches: Features  # shape (rows, 64)
     suspicious: NDArray[np.bool_]
+    tau: float  # sketches that are no further apart are near-duplicates
+
+    def part(self, start: int, end: int) -> "Sightings":
+        """Return some of the rows."""
+        rows = slice(start, end)
+        return Sightings(self.identities[rows], self.sketches[rows], self.suspicious[rows], self.tau)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +492,7 @@ class Degraded:
 
     score: Score
     output: Output
+    response: Suspicion = Suspicion.LABEL  # the rung
 
 
 Verdict = Passed | Degraded  # a refusal is an exception: it cannot become part of a `Cleared`
@@ -414,12 +541,30 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What leaves for the caller."""
+class Streamed:
+    """A reply whose body is still coming. `pieces` raises the port's errors, too."""
 
     status: int
     headers: Headers
-    body: bytes | AsyncIterator[bytes]
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Hardened:
+    """What may leave of a reply. `cost`: what it was worth in truth; None where the estimate stands."""
+
+    headers: Headers
+    body: bytes
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What leaves for the caller. Whoever takes a body that is still coming closes it, however that ends."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncGenerator[bytes, None]
 
 
 # ── 8 audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -440,6 +585,7 @@ class Exchange:
     span_id: str
     dialect: str | None = None
     target: Target | None = None
+    schemes: tuple[Scheme, ...] = (Scheme.BEARER,)  # to challenge with; the caller's own is the first
     principal: Principal | None = None
     grant: Grant | None = None
     denial: Denial | None = None
@@ -447,6 +593,7 @@ class Exchange:
     charge: Charge | None = None
     exhausted: Exhausted | None = None
     score: Score | None = None
+    finding: SequenceFinding | None = None
     verdict: Verdict | None = None
     reply: Reply | None = None
     forwarded: float | None = None  # UNIX seconds when the request was sent

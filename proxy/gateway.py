@@ -7,15 +7,19 @@ takes a `Cleared`, which takes a `Grant`, a `Charge` and a `Verdict`, and nobody
 I/O of its own and reads no clock; what it needs of the world stands in `proxy.ports`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
 
 from proxy.audit.describe import completion, decision
 from proxy.audit.pseudonym import Pseudonyms
+from proxy.audit.trace import client_span_id
 from proxy.budget.fields import rate_limit_headers
-from proxy.dialects import Dialect
+from proxy.detection.golden import Golden
+from proxy.detection.ladder import DELAY_SECONDS, due
+from proxy.dialects import Dialect, StreamHardener
+from proxy.dialects.coding import plain
 from proxy.errors import (
-    AnomalousInput,
     BudgetExhausted,
     DependencyFault,
     Forbidden,
@@ -36,8 +40,10 @@ from proxy.exchange import (
     Call,
     Charge,
     Cleared,
+    Cost,
     Degraded,
     Denial,
+    DetectorUse,
     Exchange,
     Exhausted,
     Grant,
@@ -49,6 +55,7 @@ from proxy.exchange import (
     Query,
     Reply,
     Score,
+    Streamed,
     Suspicion,
     Target,
     Upstream,
@@ -57,7 +64,7 @@ from proxy.exchange import (
 from proxy.identity.authenticator import Authenticator
 from proxy.policy.decide import authorize
 from proxy.policy.model import Policy
-from proxy.ports import Clock, Detector, Ledger, Observer, Sources, Trail, UpstreamClient
+from proxy.ports import Clock, Detector, Ledger, Observer, Sequences, Sources, Trail, UpstreamClient
 from proxy.problem import public_answer
 from proxy.reasons import Reason
 from proxy.record import Position
@@ -72,6 +79,7 @@ class Snapshot:
     policy: Policy
     dialects: tuple[Dialect, ...]
     detectors: Mapping[str, Detector]
+    golden: Mapping[str, Golden] = field(default_factory=dict)  # the baselines of the probes, by their digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,14 @@ class World:
     sources: Sources
     ledger: Ledger
     upstreams: UpstreamClient
+    sequences: Sequences
     trail: Trail
     observers: Sequence[Observer]
     pseudonyms: Pseudonyms
     clock: Clock
     new_id: Callable[[], str]  # 32 random hexadecimal digits: event, incident and trace id in one
     via: bytes  # how we sign the Via header, and know our own loop
+    quarantined: Collection[str] = frozenset()  # the models that are closed now
 
 
 class Gateway:
@@ -111,54 +121,71 @@ class Gateway:
         except BaseException:  # cancelled: nobody reads the answer, the auditor still reads the record
             await self._conclude(story, _problem(story, Overloaded(Reason.SHUTTING_DOWN)))
             raise
+        if not isinstance(answer.body, bytes):
+            return answer  # its story ends when it does
+        story.answer_bytes = len(answer.body)
         return await self._conclude(story, answer)
 
     async def _walk(self, snapshot: Snapshot, call: Call, story: Exchange) -> Answer:
         policy = snapshot.policy
-        dialect, target, upstream = self._classify(snapshot, call, story)  # 1
+        dialect, target = self._classify(snapshot, call, story)  # 1
         principal = await self._authenticate(policy, call, story)  # 2
+        body = await call.read_body() if target.complete else None  # names the model; an upload before 2 is not read
+        target, upstream = self._locate(policy, dialect, target, body, story)
         grant = self._authorize(policy, principal, target, upstream, story)  # 3
-        query = story.query = dialect.read(target, call.headers, await call.read_body())
+        target, body = grant.target, await call.read_body() if body is None else body
+        query = story.query = dialect.read(target, call.headers, body, grant.parameters)
         charge = await self._charge(grant, query, story)  # 4
-        verdict = self._inspect(snapshot, grant, query, story)  # 5
+        verdict = await self._inspect(snapshot, grant, query, story)  # 5
         cleared = Cleared(grant, charge, verdict, query)
+        if target.action is Action.STREAM:
+            return await self._stream(dialect, cleared, story)  # 6, then 7 and 8 piece by piece
         reply = await self._forward(cleared, story)  # 6
-        headers, body = dialect.harden(target, query, reply, cleared.output)  # 7
-        return Answer(200, (*headers, *rate_limit_headers(charge)), body)
+        shown = dialect.harden(target, query, plain(reply, upstream.max_reply_bytes), cleared.output)  # 7
+        await self._settle(charge, shown.cost)
+        return Answer(200, (*shown.headers, *rate_limit_headers(charge)), shown.body)
 
     # ── 1 classify ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _classify(self, snapshot: Snapshot, call: Call, story: Exchange) -> tuple[Dialect, Target, Upstream]:
-        """Name the action, the model and the upstream; what no dialect and no policy names does not exist."""
+    def _classify(self, snapshot: Snapshot, call: Call, story: Exchange) -> tuple[Dialect, Target]:
+        """Name the action and the model, as far as the path says them; what nobody names does not exist."""
         if any(self._world.via in value for value in call.values(b"via")):
             raise ProxyLoop
         for dialect in snapshot.dialects:
             target = dialect.classify(call.method, call.path, call.query)
-            if target is not None:
-                break
-        else:
+            if target is None:
+                continue
+            story.dialect, story.target = dialect.name, target
+            if target.complete is not None or locate(snapshot.policy, dialect, target) is not None:
+                return dialect, target
+        if story.target is None:
             raise UnknownRoute
-        story.dialect, story.target = dialect.name, target
-        policy = snapshot.policy
-        if target.model is not None:
-            model = policy.models.get(target.model)
-            if model is None or model.upstream.dialect != dialect.name:
-                raise UnknownRoute(Reason.UNKNOWN_MODEL)
-            return dialect, target, model.upstream
-        served = [upstream for upstream in policy.upstreams.values() if upstream.dialect == dialect.name]
-        if len(served) != 1:
-            raise UnknownRoute(detail="a server-wide path, and not exactly one upstream of this dialect")
-        return dialect, target, served[0]
+        raise _nowhere(story.target)
+
+    @staticmethod
+    def _locate(
+        policy: Policy, dialect: Dialect, target: Target, body: bytes | None, story: Exchange
+    ) -> tuple[Target, Upstream]:
+        """Complete the target with what its body says, and name the upstream."""
+        if target.complete is not None and body is not None:
+            target = story.target = target.complete(target, body)
+        found = locate(policy, dialect, target)
+        if found is None:
+            raise _nowhere(target)
+        story.target = found[0]
+        return found
 
     # ── 2 authenticate ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _authenticate(self, policy: Policy, call: Call, story: Exchange) -> Principal:
         """Return who is calling; an address that fails too often is no longer listened to."""
+        authenticator = self._world.authenticator
+        story.schemes = authenticator.schemes(call)
         wait = self._world.sources.blocked(call.peer.address)
         if wait is not None:
             raise BudgetExhausted(Reason.SOURCE_LIMIT, retry_after=wait)
         try:
-            story.principal = await self._world.authenticator.authenticate(call, policy.issuers, policy.digest)
+            story.principal = await authenticator.authenticate(call, policy.issuers, policy.digest, policy.workloads)
         except Unauthenticated:
             self._world.sources.failed(call.peer.address)
             raise
@@ -174,6 +201,8 @@ class Gateway:
         match authorize(policy, principal, target, upstream, address, now=story.started):
             case Grant() as grant:
                 story.grant = grant
+                if target.model in self._world.quarantined and target.action in _JUDGED:
+                    raise DependencyFault(Reason.MODEL_QUARANTINED)
                 return grant
             case Denial(reason, challenge=challenge) as denial:
                 story.denial = denial
@@ -194,55 +223,128 @@ class Gateway:
         story.charge = outcome
         return outcome
 
+    async def _settle(self, charge: Charge, actual: Cost | None) -> None:
+        """Correct an estimate after the fact. A ledger that is away keeps the estimate: nothing becomes cheaper."""
+        if actual is not None and actual != charge.cost:
+            with suppress(DependencyFault):
+                await self._world.ledger.settle(charge, actual)
+
     # ── 5 inspect ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _inspect(self, snapshot: Snapshot, grant: Grant, query: Query, story: Exchange) -> Verdict:
-        """Ask the detector, and do what the rule says about its answer."""
-        use = grant.detector
-        if use is None or use.mode is Mode.OFF or grant.target.action is not Action.INFER:
-            return self._verdict(story, Passed())
-        enforce = use.mode is Mode.ENFORCE
-        try:
-            score = story.score = _judged(snapshot.detectors[use.name], query)
-        except Malformed:
-            if enforce:
-                raise
-            return self._verdict(story, Passed())
-        if not (score.suspicious and enforce):
-            return self._verdict(story, Passed(score))
-        if use.on_suspicion is Suspicion.REFUSE:
-            raise AnomalousInput
-        return self._verdict(story, Degraded(score, replace(grant.output, label_only=True)))
-
-    @staticmethod
-    def _verdict(story: Exchange, verdict: Verdict) -> Verdict:
+    async def _inspect(self, snapshot: Snapshot, grant: Grant, query: Query, story: Exchange) -> Verdict:
+        """Ask the detector and the query sequences, and climb the rule's ladder as high as they say."""
+        use, world, score = grant.detector, self._world, None
+        verdict: Verdict = Passed()
+        if use is not None and use.mode is not Mode.OFF and grant.target.action in _JUDGED:
+            begun = world.clock.monotonic()
+            try:
+                score = await self._examine(snapshot.detectors[use.name], use, grant, query, story)
+            except Malformed:
+                if use.enforced:
+                    raise
+            story.judge_seconds = world.clock.monotonic() - begun
+        if use is not None and score is not None:
+            verdict = Passed(score)
+            if (rung := due(use, score, story.finding)) is not None:
+                if (refusal := rung.refusal(grant.principal, world.clock.now())) is not None:
+                    raise refusal
+                if rung.rung is Suspicion.DELAY:
+                    await world.clock.sleep(DELAY_SECONDS)
+                verdict = Degraded(score, replace(grant.output, label_only=True), rung.rung)
         story.verdict = verdict
         return verdict
+
+    async def _examine(
+        self, detector: Detector, use: DetectorUse, grant: Grant, query: Query, story: Exchange
+    ) -> Score:
+        """Note what the detector says of the rows, and what they show together with those before."""
+        if query.features is None:
+            raise Malformed(Reason.SCHEMA_MISMATCH, "no single numeric row for the detector to judge")
+        if use.sequences is None:
+            story.score = await detector.judge(query.features)
+            return story.score
+        story.score, sightings = await detector.examine(query.features)
+        account, now = grant.principal.account, self._world.clock.now()
+        story.finding = await self._world.sequences.observe(account, use.digest, sightings, use.sequences, now)
+        return story.score
 
     # ── 6 forward ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _forward(self, cleared: Cleared, story: Exchange) -> Reply:
-        """Record the decision, then send. Every header that the upstream sees was chosen here or by the dialect."""
-        world, call, upstream = self._world, story.call, cleared.grant.upstream
+        """Record the decision, then send."""
+        outbound = await self._outbound(cleared, story, b"application/json")
+        begun = self._world.clock.monotonic()
+        try:
+            story.reply = await self._world.upstreams.send(cleared.grant.upstream, outbound)
+        finally:
+            story.upstream_seconds = self._world.clock.monotonic() - begun
+        return _accepted(story.reply)
+
+    async def _outbound(self, cleared: Cleared, story: Exchange, accept: bytes) -> Outbound:
+        """Record the decision, and return what may be sent: every header was chosen here or by the dialect."""
+        world, call = self._world, story.call
         story.decision_record = await world.trail.append(decision(story, world.pseudonyms))
         headers: Headers = (
             *cleared.query.headers,
-            (b"accept", b"application/json"),
+            (b"accept", accept),
             (b"accept-encoding", b"identity"),
             (b"via", b"1.1 " + world.via),
-            (b"traceparent", f"00-{story.trace_id}-{story.span_id}-01".encode()),
+            (b"traceparent", f"00-{story.trace_id}-{client_span_id(story.trace_id)}-01".encode()),
         )
         target = f"{call.path}?{call.query}" if call.query else call.path
-        begun = world.clock.monotonic()
+        story.forwarded = world.clock.now()
+        return Outbound(call.method, target, headers, cleared.query.body)
+
+    # ── 6 to 8 of a stream ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _stream(self, dialect: Dialect, cleared: Cleared, story: Exchange) -> Answer:
+        """Return as soon as the upstream has begun; what fails until then has an answer of its own."""
+        grant = cleared.grant
+        outbound = await self._outbound(cleared, story, b"text/event-stream")
+        begun = self._world.clock.monotonic()
+        async with AsyncExitStack() as stack:
+            try:
+                streamed = await stack.enter_async_context(self._world.upstreams.stream(grant.upstream, outbound))
+            finally:
+                story.upstream_seconds = self._world.clock.monotonic() - begun
+            fine = 200 <= streamed.status < 300
+            words = b"" if fine else b"".join([piece async for piece in streamed.pieces])
+            story.reply = Reply(streamed.status, streamed.headers, words)
+            hardener = dialect.stream(grant.target, cleared.query, _accepted(story.reply), cleared.output)
+            opened = stack.pop_all()
+        flow = self._flow(streamed, hardener, cleared.charge, story, opened)
+        await anext(flow)  # begun: whoever closes it reaches its record
+        return Answer(200, (*hardener.headers, *rate_limit_headers(cleared.charge)), flow)
+
+    async def _flow(
+        self, streamed: Streamed, hardener: StreamHardener, charge: Charge, story: Exchange, opened: AsyncExitStack
+    ) -> AsyncGenerator[bytes, None]:
+        """Hand out what may leave, piece by piece. It ends well only when its completion is written."""
+        story.answer_bytes = 0
         try:
-            reply = story.reply = await world.upstreams.send(
-                upstream, Outbound(call.method, target, headers, cleared.query.body)
-            )
+            async with opened:
+                yield b""
+                async for piece in streamed.pieces:
+                    if shown := hardener.feed(piece):
+                        story.answer_bytes += len(shown)
+                        yield shown
+                if shown := hardener.end():
+                    story.answer_bytes += len(shown)
+                    yield shown
+        except RequestError as error:
+            story.reason, story.detail = error.reason, error.detail
+            raise
+        except Exception as exc:
+            story.reason, story.detail = Reason.INTERNAL, f"{type(exc).__name__} in a stream"
+            raise InternalFault(detail=story.detail) from exc
+        except BaseException:  # closed or cancelled: nobody reads it any more
+            story.reason = Reason.CLIENT_GONE
+            raise
         finally:
-            story.upstream_seconds = world.clock.monotonic() - begun
-        if 200 <= reply.status < 300:
-            return reply
-        raise _UPSTREAM_ERRORS.get(reply.status, UpstreamFault)(_UPSTREAM_REASONS.get(reply.status))
+            await self._settle(charge, hardener.cost)
+            concluded = await self._conclude(story, Answer(200, (), b""))
+        if concluded.status != 200:
+            raise DependencyFault(Reason.AUDIT_UNWRITABLE)
 
     # ── 8 audit ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,11 +365,33 @@ class Gateway:
         return answer
 
 
-def _judged(detector: Detector, query: Query) -> Score:
-    if query.features is None:
-        raise Malformed(Reason.SCHEMA_MISMATCH, "no single numeric row for the detector to judge")
-    return detector.judge(query.features)
+def locate(policy: Policy, dialect: Dialect, target: Target) -> tuple[Target, Upstream] | None:
+    """Return the target in the policy's words, and its server; None: the policy has no such model or server."""
+    if target.sole:
+        only = [model.name for model in policy.models.values() if model.upstream.dialect == dialect.name]
+        target = replace(target, model=only[0] if len(only) == 1 else "")
+    if target.model is None:
+        served = [upstream for upstream in policy.upstreams.values() if upstream.dialect == dialect.name]
+        return (target, served[0]) if len(served) == 1 else None
+    model = policy.models.get(target.model)
+    if model is None or model.upstream.dialect != dialect.name:
+        return None
+    return replace(target, served_as=model.served_as) if model.served_as else target, model.upstream
 
+
+def _nowhere(target: Target) -> UnknownRoute:
+    if target.model is None and not target.sole:
+        return UnknownRoute(detail="a server-wide path, and not exactly one upstream of this dialect")
+    return UnknownRoute(Reason.UNKNOWN_MODEL)
+
+
+def _accepted(reply: Reply) -> Reply:
+    if 200 <= reply.status < 300:
+        return reply
+    raise _UPSTREAM_ERRORS.get(reply.status, UpstreamFault)(_UPSTREAM_REASONS.get(reply.status))
+
+
+_JUDGED = frozenset({Action.INFER, Action.STREAM})  # the actions whose input a detector sees
 
 _UPSTREAM_ERRORS: Mapping[int, type[RequestError]] = {
     400: UpstreamRejected,
@@ -289,4 +413,4 @@ def _problem(story: Exchange, error: RequestError) -> Answer:
     """Note the error for the auditor, and return what the caller may know of it."""
     story.reason, story.detail = error.reason, error.detail
     state = story.charge or story.exhausted
-    return public_answer(error, story.event, rate_limit_headers(state) if state else ())
+    return public_answer(error, story.event, rate_limit_headers(state) if state else (), story.schemes)

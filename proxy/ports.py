@@ -3,10 +3,12 @@
 Foreign exceptions never cross a port: an adapter raises only what its port names.
 """
 
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from proxy.exchange import (
     Budget,
+    Certificate,
     Charge,
     Cost,
     Exchange,
@@ -14,10 +16,16 @@ from proxy.exchange import (
     Features,
     Issuer,
     Outbound,
+    Principal,
     Reply,
     Score,
+    SequenceFinding,
+    SequenceUse,
+    Sightings,
+    Streamed,
     Upstream,
 )
+from proxy.reasons import Reason
 from proxy.record import Event, Position
 
 
@@ -30,6 +38,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return so many seconds later."""
         ...
 
 
@@ -60,6 +72,22 @@ class KeyRing(Protocol):
 
     def generation(self, issuer: Issuer) -> int:
         """Return a number that changes with the issuer's keys, so that cached verdicts die with them."""
+        ...
+
+
+class RevocationList(Protocol):
+    """Who and what is no longer believed, though its time has not come."""
+
+    def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
+        """Return TOKEN_REVOKED or CERTIFICATE_REVOKED, or None. `certificate` is the connection's."""
+        ...
+
+
+class Replays(Protocol):
+    """Which proofs of possession have been seen."""
+
+    async def first(self, proof: bytes, seconds: int) -> bool:
+        """Remember a proof for so long; say whether it was new. Raise DependencyFault(PROOFS_UNAVAILABLE)."""
         ...
 
 
@@ -95,12 +123,26 @@ class Detector(Protocol):
         """How many numbers a row has."""
         ...
 
-    def judge(self, rows: Features) -> Score:
-        """Return the strangest row's score.
+    async def judge(self, rows: Features) -> Score:
+        """Return the strangest row's score. The loop does not wait for a large batch.
 
         Raise Malformed(SCHEMA_MISMATCH) for a wrong width or a number that is not finite, and
         DependencyFault(DETECTOR_FAILED) when the detector itself fails.
         """
+        ...
+
+    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+        """Do as `judge`, and return what query sequences need of every row."""
+        ...
+
+
+class Sequences(Protocol):
+    """What callers asked lately."""
+
+    async def observe(
+        self, account: str, detector: str, sightings: Sightings, use: SequenceUse, now: float
+    ) -> SequenceFinding | None:
+        """Take note of a request's rows, seen by the detector of this digest, and say what the caller's rows show."""
         ...
 
 
@@ -110,7 +152,14 @@ class UpstreamClient(Protocol):
     async def send(self, upstream: Upstream, request: Outbound) -> Reply:
         """Send one request and return the whole reply, at most `upstream.max_reply_bytes` long.
 
-        Raise UpstreamFault (UNREACHABLE, PROTOCOL, TOO_LARGE) or UpstreamTimeout.
+        Raise UpstreamFault (UNREACHABLE, PROTOCOL, TOO_LARGE), UpstreamTimeout, or Overloaded (UPSTREAM_OPEN).
+        """
+        ...
+
+    def stream(self, upstream: Upstream, request: Outbound) -> AbstractAsyncContextManager[Streamed]:
+        """Send one request and hand out the reply as it comes, no faster than it is taken; leaving early ends it.
+
+        Raise what `send` raises, also while the pieces come.
         """
         ...
 

@@ -4,24 +4,26 @@ The caller is told the type's title and status; the reason and the detail stay w
 """
 
 import json
+from collections.abc import Sequence
 
 from proxy.errors import BudgetExhausted, Overloaded, RequestError, public_face
-from proxy.exchange import Answer, Headers
+from proxy.exchange import Answer, Headers, Scheme
 from proxy.identity.challenge import www_authenticate
 
-BUSY_SECONDS = 1  # the Retry-After of an overload
 
+def public_answer(
+    error: RequestError, incident: str, extra: Headers = (), schemes: Sequence[Scheme] = (Scheme.BEARER,)
+) -> Answer:
+    """Return what the caller sees of an error, under the incident id that the audit trail knows it by.
 
-def public_answer(error: RequestError, incident: str, extra: Headers = ()) -> Answer:
-    """Return what the caller sees of an error, under the incident id that the audit trail knows it by."""
+    `schemes` are those to challenge with, the caller's own first.
+    """
     face = public_face(error)
     headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/problem+json"), *extra]
-    if (challenge := www_authenticate(error)) is not None:
+    if (challenge := www_authenticate(error, schemes=schemes)) is not None:
         headers.append((b"www-authenticate", challenge))
-    if isinstance(error, BudgetExhausted):
+    if isinstance(error, BudgetExhausted | Overloaded):
         headers.append((b"retry-after", b"%d" % error.retry_after))
-    elif isinstance(error, Overloaded):
-        headers.append((b"retry-after", b"%d" % BUSY_SECONDS))
     body = {
         "type": "about:blank",
         "title": face.title,

@@ -41,11 +41,13 @@ class Reason(StrEnum):
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105 - a reason, not a secret
     TOKEN_CLAIMS = "token_claims"  # noqa: S105 - a reason, not a secret
     TOKEN_BINDING = "token_binding"  # noqa: S105 - cnf unknown, or another certificate than the token's
+    TOKEN_PROOF = "token_proof"  # noqa: S105 - no DPoP proof, or one that does not hold for this request
     TOKEN_REPLAYED = "token_replayed"  # noqa: S105 - a DPoP proof seen before
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a reason, not a secret
     CERTIFICATE_MISSING = "certificate_missing"
     CERTIFICATE_UNKNOWN = "certificate_unknown"  # no workload of the policy has this certificate's name
     CERTIFICATE_REVOKED = "certificate_revoked"
+    PROOFS_UNAVAILABLE = "proofs_unavailable"  # whether a DPoP proof was seen before cannot be known
     KEYS_UNAVAILABLE = "keys_unavailable"  # the issuer's keys could not be had, or are too old
 
     # 3 authorize.
@@ -64,6 +66,7 @@ class Reason(StrEnum):
     ANOMALOUS_INPUT = "anomalous_input"
     SUSPICIOUS_SEQUENCE = "suspicious_sequence"
     DETECTOR_FAILED = "detector_failed"
+    MODEL_QUARANTINED = "model_quarantined"  # its golden inputs are answered otherwise than they should be
 
     # 6 forward, 7 harden.
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -72,6 +75,7 @@ class Reason(StrEnum):
     UPSTREAM_ERROR = "upstream_error"  # 5xx and everything unexpected
     UPSTREAM_REJECTED = "upstream_rejected"  # 4xx: the model server did not accept the input
     UPSTREAM_OVERLOADED = "upstream_overloaded"  # 429, 503
+    UPSTREAM_OPEN = "upstream_open"  # its circuit is open: down a moment ago, and not asked again yet
     UPSTREAM_TOO_LARGE = "upstream_too_large"
     UPSTREAM_UNREADABLE = "upstream_unreadable"  # an answer that the dialect cannot read completely
 

@@ -28,6 +28,7 @@ class Actor(Closed, frozen=True):
     acr: str | None = None
     auth_time: int | None = None
     bound: bool = False  # the token is bound to the client certificate
+    client: str | None = None  # that the token was given to
 
 
 class Source(Closed, frozen=True):
@@ -60,8 +61,26 @@ class Spent(Closed, frozen=True):
     revision: int | None = None  # None: refused, nothing charged
 
 
+JudgedAs = Literal[
+    "pass", "degrade", "step_up", "delay", "refuse", "shadow_degrade", "shadow_step_up", "shadow_delay", "shadow_refuse"
+]
+
+
+class Sequence(Closed, frozen=True):
+    """What the caller's recent rows showed."""
+
+    pattern: str
+    count: int  # rows that show it
+    limit: int  # rows from which they show it
+    window: int  # rows looked at
+    row: int  # of the request
+    since: float  # UNIX seconds
+    verdict: JudgedAs
+    distance: float | None = None  # in units of the detector's tau
+
+
 class Judged(Closed, frozen=True):
-    """What the detector said."""
+    """What the detector said of the strangest row, and of the sequence where there is something to say."""
 
     detector: str
     digest: str
@@ -71,7 +90,8 @@ class Judged(Closed, frozen=True):
     statistic: float
     threshold: float
     row: int
-    verdict: Literal["pass", "degrade", "refuse", "shadow_degrade", "shadow_refuse"]
+    verdict: JudgedAs  # about the row
+    sequence: Sequence | None = None
 
 
 class UpstreamError(Closed, frozen=True):
@@ -156,6 +176,29 @@ class PolicyChange(Event, tag="policy", frozen=True, kw_only=True):
     findings: int = 0
 
 
+class CertificateChange(Event, tag="certificate", frozen=True, kw_only=True):
+    """Certificate files were read again."""
+
+    effect: Literal["loaded", "rejected"]
+    place: str  # `listener`, or `upstream NAME`
+    fingerprint: str = ""  # SHA-256 of the listener's certificate that serves from now on, base64url
+    findings: int = 0
+
+
+class Probed(Event, tag="probe", frozen=True, kw_only=True):
+    """Golden inputs were asked: how the model's answers compare with the baseline."""
+
+    probe: str
+    model: str
+    baseline: str  # SHA-256 of the file, hexadecimal
+    outcome: Literal["same", "changed", "failed"]
+    quarantined: bool  # from now on
+    detail: str = ""  # what changed, or what failed
+    flips: float | None = None  # share of labels
+    shift: float | None = None  # the largest, of any score
+    ms: float | None = None
+
+
 # ── what the journal says of itself ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -180,7 +223,7 @@ class Recovered(Event, tag="recovered", frozen=True, kw_only=True):
 
     stream: str
     size: int  # whole records
-    hash: str  # of the last whole record
+    root: str  # hexadecimal, of the tree over them
     torn_bytes: int  # of a record that was never acknowledged
     torn_digest: str  # SHA-256
 
@@ -193,7 +236,56 @@ class Gap(Event, tag="gap", frozen=True, kw_only=True):
     seconds: float
 
 
-AnyEvent = Decision | Completion | Start | Stop | PolicyChange | Segment | Checkpoint | Recovered | Gap
+class Retention(Event, tag="retention.delete", frozen=True, kw_only=True):
+    """Segments are about to be deleted because they are old enough; the anchor log says the same, signed."""
+
+    stream: str
+    segments: int  # files, from the first one on
+    size: int  # records
+    hash: str  # of the last of them
+    profile: str
+    days: int
+
+
+class Lookup(Event, tag="lookup", frozen=True, kw_only=True):
+    """Somebody asked who stands behind pseudonyms."""
+
+    by: str  # who says to have asked
+    purpose: str
+    pseudonyms: tuple[str, ...]
+    candidates: int  # names that were tried
+    found: int
+
+
+class Review(Event, tag="review", frozen=True, kw_only=True):
+    """Somebody has looked through the journal."""
+
+    by: str  # who says so
+    anchor_line: int  # number of the anchor line up to which it was looked at …
+    anchor_hash: str  # … and its hash
+    until_ns: int  # of the newest record that was looked at
+    verified: str  # what the verification found
+    decisions: int  # in the time since the last review
+    refused: int
+    remark: str
+
+
+AnyEvent = (
+    Decision
+    | Completion
+    | Start
+    | Stop
+    | PolicyChange
+    | CertificateChange
+    | Probed
+    | Segment
+    | Checkpoint
+    | Recovered
+    | Gap
+    | Retention
+    | Lookup
+    | Review
+)
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -18,7 +18,12 @@ _FRACTION = re.compile(r"[0-9]\.[0-9]|\.[0-9]|[0-9][eE][+-]?[0-9]")
 
 
 def harden_text(row: Sequence[str], output: Output) -> list[str]:
-    """Return a row of strings under the profile. Raises ValueError for a string that cannot be read completely."""
+    """Return a row of strings under the profile; classes that it suppresses are cut off.
+
+    Raises ValueError for a string that cannot be read completely.
+    """
+    if output.open:
+        return list(row)
     matches = [_CLASSIFIED.fullmatch(text) for text in row]
     found = [match for match in matches if match is not None]
     if found:
@@ -33,11 +38,13 @@ def harden_text(row: Sequence[str], output: Output) -> list[str]:
 
 
 def _classified(row: Sequence[re.Match[str]], output: Output) -> list[str]:
-    """Harden the scores; a suppressed class loses its name too, since the order of the classes is their ranking."""
-    scores = harden_row([float(match["score"]) for match in row], output)
-    kept = 1 if output.label_only else len(row) if output.top_k is None else output.top_k
-    ranked = sorted(range(len(row)), key=lambda index: (-scores[index], index))[:kept]
+    """Harden the scores, keep the best, and put equals in the order of their classes: no order tells more than they."""
     if any(_FRACTION.search(match["rest"]) for match in row):
         msg = "a number inside a label"
         raise ValueError(msg)
-    return [f"{scores[index]:f}:{match['rest']}" if index in ranked else "" for index, match in enumerate(row)]
+    scores = harden_row([float(match["score"]) for match in row], output)
+    kept = 1 if output.label_only else output.top_k or len(row)
+    digits = 0 if output.label_only else 6 if output.decimals is None else output.decimals
+    classes = [int(match["rest"].partition(":")[0]) for match in row]
+    ranked = sorted(range(len(row)), key=lambda index: (-scores[index], classes[index]))[:kept]
+    return [f"{scores[index]:.{digits}f}:{row[index]['rest']}" for index in ranked]

@@ -9,18 +9,22 @@ from hypothesis import strategies as st
 
 from proxy.dialects.oip_v2 import OipV2
 from proxy.errors import Malformed, MethodNotAllowed, RequestError, UnknownRoute, UnsupportedMediaType, UpstreamFault
-from proxy.exchange import Action, Cost, Output, Query, Reply, Target
+from proxy.exchange import NO_PARAMETERS, Action, Cost, Output, Parameter, Query, Reply, Target
 from proxy.reasons import Reason
 
 OIP = OipV2()
 INFER = Target(Action.INFER, "digits")
 COARSE = Output("coarse", decimals=2)
+DEFAULTS = {name: known.default for name, known in OIP.parameters.items() if known.default is not None}
 JSON = ((b"content-type", b"application/json"),)
 SECRET = "0.9815572050622741"
 
 NAMED = [
     ("POST", "/v2/models/digits/infer", Target(Action.INFER, "digits")),
     ("POST", "/v2/models/digits/versions/3/infer", Target(Action.INFER, "digits", "3")),
+    ("POST", "/v2/models/digits/infer_stream", Target(Action.STREAM, "digits")),
+    ("POST", "/v2/models/digits/versions/3/generate", Target(Action.INFER, "digits", "3", "generate")),
+    ("POST", "/v2/models/digits/generate_stream", Target(Action.STREAM, "digits", None, "generate")),
     ("GET", "/v2/models/digits", Target(Action.METADATA, "digits")),
     ("GET", "/v2/models/digits/versions/3", Target(Action.METADATA, "digits", "3")),
     ("GET", "/v2/models/digits/ready", Target(Action.HEALTH, "digits")),
@@ -38,8 +42,8 @@ NAMED = [
 CLOSED = [
     "/v2/",
     "/v2/models",
-    "/v2/models/digits/generate",
-    "/v2/models/digits/infer_stream",
+    "/v2/models/digits/generate/",
+    "/v2/models/digits/stream",
     "/v2/systemsharedmemory/status",
     "/v2/cudasharedmemory/region/x/register",
     "/v2/trace/setting",
@@ -77,7 +81,7 @@ def request(**changes):
 
 
 def test_a_request_is_read_once_and_forwarded_as_it_was_read():
-    query = OIP.read(INFER, JSON, request())
+    query = read(request())
     assert query.cost == Cost(rows=2)
     assert query.features.tolist() == [[1, 2.5], [3, 4]]
     assert json.loads(query.body) == json.loads(request())
@@ -85,18 +89,60 @@ def test_a_request_is_read_once_and_forwarded_as_it_was_read():
 
 def test_columns_of_one_table_are_one_row_each():
     columns = [{"name": n, "shape": [3, 1], "datatype": "FP64", "data": [i, i, i]} for i, n in enumerate("abc")]
-    query = OIP.read(INFER, JSON, json.dumps({"inputs": columns}).encode())
+    query = read(json.dumps({"inputs": columns}).encode())
     assert query.features.tolist() == [[0, 1, 2]] * 3
     assert query.cost.rows == 3
 
 
 def test_nested_data_counts_like_flat():
-    assert OIP.read(INFER, JSON, request(data=[[1, 2.5], [3, 4]])).features.tolist() == [[1, 2.5], [3, 4]]
+    assert read(request(data=[[1, 2.5], [3, 4]])).features.tolist() == [[1, 2.5], [3, 4]]
 
 
-def test_the_form_of_the_answer_is_not_the_clients_to_choose():
-    body = json.loads(request()) | {"parameters": {"binary_data_output": True}}
-    assert b"binary" not in OIP.read(INFER, JSON, json.dumps(body).encode()).body
+def test_the_form_of_the_answer_is_the_clients_to_choose_unless_the_rule_refuses():
+    body = json.dumps(json.loads(request()) | {"parameters": {"binary_data_output": True}}).encode()
+    assert json.loads(read(body).body)["parameters"] == {"binary_data_output": True}
+    with pytest.raises(Malformed) as caught:
+        read(body, allowed=NO_PARAMETERS)
+    assert caught.value.reason is Reason.FORBIDDEN_PARAMETER
+
+
+def asking(**parameters):
+    output = {"name": "p", "parameters": parameters}
+    return json.dumps(json.loads(request()) | {"outputs": [output]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "forwarded"),
+    [
+        (Parameter(), 7, 7),
+        (Parameter(most=3), 2, 2),
+        (Parameter(most=3), 7, 3),
+        (Parameter(most=3, cap=False), 7, None),
+        (Parameter(most=3), "7", None),
+        (None, 1, None),
+    ],
+)
+def test_a_rule_allows_classification_up_to_a_number_of_classes(rule, asked, forwarded):
+    allowed = DEFAULTS if rule is None else {**DEFAULTS, "classification": rule}
+    if forwarded is None:
+        with pytest.raises(Malformed) as caught:
+            read(asking(classification=asked), allowed=allowed)
+        assert caught.value.reason is Reason.FORBIDDEN_PARAMETER
+        return
+    shown = json.loads(read(asking(classification=asked), allowed=allowed).body)
+    assert shown["outputs"] == [{"name": "p", "parameters": {"classification": forwarded}}]
+
+
+def test_a_rule_may_refuse_that_the_client_chooses_outputs():
+    allowed = {name: rule for name, rule in DEFAULTS.items() if name != "outputs"}
+    with pytest.raises(Malformed):
+        read(asking(), allowed=allowed)
+
+
+@pytest.mark.parametrize("name", ["shared_memory_region", "shared_memory_byte_size"])
+def test_no_rule_opens_shared_memory(name):
+    with pytest.raises(Malformed):
+        read(asking(**{name: 1}), allowed={name: Parameter()})
 
 
 BAD_BODIES = [
@@ -136,7 +182,7 @@ BAD_BODIES = [
 @pytest.mark.parametrize(("body", "reason"), [case[1:] for case in BAD_BODIES], ids=[case[0] for case in BAD_BODIES])
 def test_bad_bodies(body, reason):
     with pytest.raises(Malformed) as caught:
-        OIP.read(INFER, JSON, body)
+        read(body)
     assert caught.value.reason is reason
 
 
@@ -146,17 +192,20 @@ def test_bad_bodies(body, reason):
         ((b"content-type", b"text/csv"),),
         ((b"content-type", b"application/json"), (b"content-type", b"application/json")),
         (*JSON, (b"content-encoding", b"gzip")),
-        (*JSON, (b"inference-header-content-length", b"10")),
     ],
 )
 def test_other_media_types_are_refused(headers):
     with pytest.raises(UnsupportedMediaType):
-        OIP.read(INFER, headers, request())
+        read(request(), headers)
 
 
 def test_a_body_where_none_belongs_is_refused():
     with pytest.raises(Malformed):
-        OIP.read(Target(Action.METADATA, "digits"), (), b"x")
+        OIP.read(Target(Action.METADATA, "digits"), (), b"x", NO_PARAMETERS)
+
+
+def read(body, headers=JSON, allowed=None):
+    return OIP.read(INFER, headers, body, DEFAULTS if allowed is None else allowed)
 
 
 def reply(tensor=None, *, headers=JSON, status=200, **fields):
@@ -165,20 +214,20 @@ def reply(tensor=None, *, headers=JSON, status=200, **fields):
     return Reply(status, headers, json.dumps(body).encode())
 
 
-QUERY = Query(Cost(rows=1), b"", ())
+QUERY = Query(Cost(rows=1), b"", (), id="asked-1")
 
 
 def harden(answer, output=COARSE, target=INFER, query=QUERY):
-    headers, body = OIP.harden(target, query, answer, output)
-    assert headers == JSON
-    return json.loads(body)
+    shown = OIP.harden(target, query, answer, output)
+    assert shown.headers == JSON
+    return json.loads(shown.body)
 
 
 def test_a_reply_is_rebuilt_from_what_was_understood():
     shown = harden(reply(parameters={"host": "gpu-7"}, surprise={"scores": [0.98155]}))
     assert shown == {
         "model_name": "digits",
-        "id": "a",
+        "id": "asked-1",
         "outputs": [{"name": "p", "shape": [1, 3], "datatype": "FP64", "data": [0.98, 0.02, 0.0]}],
     }
 
@@ -219,6 +268,8 @@ UNREADABLE = [
     ("floats in integers", reply({"datatype": "INT32"})),
     ("unknown datatype", reply({"datatype": "FP8"})),
     ("negative shape", reply({"shape": [-1, 3]})),
+    ("a number inside a name", reply({"name": "p0.98155"})),
+    ("binary data that is not there", reply({"data": None, "parameters": {"binary_data_size": 24}})),
     ("a number inside a string", reply({"datatype": "BYTES", "shape": [1, 1], "data": ["p=0.98155"]})),
     ("NaN", Reply(200, JSON, reply().body.replace(SECRET.encode(), b"NaN"))),
     ("deep", Reply(200, JSON, b'{"outputs":' + b"[" * 50_000)),
@@ -272,7 +323,7 @@ def test_an_action_without_a_way_to_harden_is_refused():
 def test_any_bytes_are_read_or_refused(body):
     """Invariant: whatever the bytes, reading and hardening end in a value or in a public error."""
     for attempt in (
-        lambda: OIP.read(INFER, JSON, body),
+        lambda: read(body),
         lambda: OIP.harden(INFER, QUERY, Reply(200, JSON, body), COARSE),
     ):
         with contextlib.suppress(RequestError):

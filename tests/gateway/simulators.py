@@ -2,8 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.dialects import DIALECTS
@@ -20,7 +23,12 @@ from proxy.exchange import (
     Peer,
     Principal,
     Reply,
+    Scheme,
     Score,
+    SequenceFinding,
+    SequenceUse,
+    Sightings,
+    Streamed,
     Upstream,
     WindowState,
 )
@@ -54,6 +62,11 @@ rules:
     budget: few
     output: coarse
     detector: {use: iris, mode: MODE, on_suspicion: RESPONSE}
+  - id: streamers
+    allow: {roles: [streamer], actions: [stream], models: [iris]}
+    budget: few
+    output: coarse
+    detector: {use: iris, mode: MODE, on_suspicion: RESPONSE}
   - id: second-factor-today
     allow: {roles: [auditor], actions: [infer], models: [iris]}
     mfa: {max_age: 1h}
@@ -63,11 +76,19 @@ rules:
 
 
 class StillClock:
+    """It stands still; who sleeps is back at once, and noted."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
     def now(self) -> float:
         return NOW
 
     def monotonic(self) -> float:
         return 5.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
 
 
 def principal(*roles: str, **changes: object) -> Principal:
@@ -91,7 +112,10 @@ def principal(*roles: str, **changes: object) -> Principal:
 class SimulatedAuthenticator:
     who: Principal | RequestError = field(default_factory=lambda: principal("analyst"))
 
-    async def authenticate(self, call: Call, issuers: object, policy: str) -> Principal:
+    def schemes(self, call: Call) -> tuple[Scheme, ...]:
+        return (Scheme.BEARER,)
+
+    async def authenticate(self, call: Call, issuers: object, policy: str, workloads: object) -> Principal:
         if isinstance(self.who, RequestError):
             raise self.who
         return self.who
@@ -114,6 +138,7 @@ class SimulatedLedger:
     left: int = 3
     fault: RequestError | None = None
     charges: list[Cost] = field(default_factory=list)
+    settled: list[Cost] = field(default_factory=list)
 
     async def charge(self, account: str, budget: Budget, cost: Cost) -> Charge | Exhausted:
         if self.fault is not None:
@@ -128,13 +153,16 @@ class SimulatedLedger:
         return Charge(account, budget, cost, states, len(self.charges))
 
     async def settle(self, charge: Charge, actual: Cost) -> None:
-        raise NotImplementedError
+        self.settled.append(actual)
 
 
 @dataclass
 class SimulatedUpstream:
     reply: Reply | BaseException = field(default_factory=lambda: infer_reply())
     sent: list[Outbound] = field(default_factory=list)
+    pieces: list[bytes | asyncio.Event | BaseException] = field(default_factory=list)
+    open: int = 0
+    taken: int = 0  # pieces
 
     async def send(self, upstream: Upstream, request: Outbound) -> Reply:
         self.sent.append(request)
@@ -142,6 +170,26 @@ class SimulatedUpstream:
         if isinstance(self.reply, BaseException):
             raise self.reply
         return self.reply
+
+    @asynccontextmanager
+    async def stream(self, upstream: Upstream, request: Outbound) -> AsyncIterator[Streamed]:
+        """Hand out `pieces`: bytes, an event to wait for, or what is raised then; `open` counts what nobody closed."""
+        reply = await self.send(upstream, request)
+        self.open += 1
+        try:
+            yield Streamed(reply.status, reply.headers, self._coming(reply))
+        finally:
+            self.open -= 1
+
+    async def _coming(self, reply: Reply) -> AsyncIterator[bytes]:
+        for piece in (reply.body, *self.pieces):
+            if isinstance(piece, BaseException):
+                raise piece
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            elif piece:
+                self.taken += 1
+                yield piece
 
 
 @dataclass
@@ -164,10 +212,28 @@ class SimulatedDetector:
     score: Score | RequestError = field(default_factory=lambda: Score(0.5, 0.01, 1.0, 9.0, 0))
     features: int = 4
 
-    def judge(self, rows: Features) -> Score:
+    async def judge(self, rows: Features) -> Score:
         if isinstance(self.score, RequestError):
             raise self.score
         return self.score
+
+    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+        marks = np.zeros(len(rows), np.bool_)
+        return await self.judge(rows), Sightings(
+            marks.astype(np.uint64), np.zeros((len(rows), 64), np.float32), marks, 1.0
+        )
+
+
+@dataclass
+class SimulatedSequences:
+    finding: SequenceFinding | None = None
+    observed: list[tuple[str, str]] = field(default_factory=list)
+
+    async def observe(
+        self, account: str, detector: str, sightings: Sightings, use: SequenceUse, now: float
+    ) -> SequenceFinding | None:
+        self.observed.append((account, detector))
+        return self.finding
 
 
 @dataclass
@@ -184,16 +250,19 @@ class House:
 
     mode: str = "enforce"
     response: str = "label"
+    more: str = ""  # of the detector in the policy
     authenticator: SimulatedAuthenticator = field(default_factory=SimulatedAuthenticator)
     sources: SimulatedSources = field(default_factory=SimulatedSources)
     ledger: SimulatedLedger = field(default_factory=SimulatedLedger)
     upstream: SimulatedUpstream = field(default_factory=SimulatedUpstream)
     trail: SimulatedTrail = field(default_factory=SimulatedTrail)
     detector: SimulatedDetector = field(default_factory=SimulatedDetector)
+    sequences: SimulatedSequences = field(default_factory=SimulatedSequences)
+    clock: StillClock = field(default_factory=StillClock)
     observer: SimulatedObserver = field(default_factory=SimulatedObserver)
 
     def __post_init__(self) -> None:
-        text = POLICY.replace("MODE", self.mode).replace("RESPONSE", self.response)
+        text = POLICY.replace("MODE", self.mode).replace("RESPONSE", self.response + self.more)
         policy = compile_policy({"policy.yaml": text.encode()})
         snapshot = Snapshot(policy, (DIALECTS["oip-v2"],), {"iris": self.detector})
         self.gateway = Gateway(
@@ -203,10 +272,11 @@ class House:
                 sources=self.sources,
                 ledger=self.ledger,
                 upstreams=self.upstream,
+                sequences=self.sequences,
                 trail=self.trail,
                 observers=(self.observer,),
                 pseudonyms=Pseudonyms(b"p" * 32),
-                clock=StillClock(),
+                clock=self.clock,
                 new_id=lambda: EVENT,
                 via=b"hip-test",
             )

@@ -91,14 +91,27 @@ def test_rounding_never_changes_a_prediction_over_real_rows():
     assert ours == 0
 
 
-def test_classification_strings_are_scores():
-    row = ["0.981557:0:setosa", "0.018443:1:versicolor", "0.000001:2:virginica"]
-    assert harden_text(row, Output("o", decimals=2)) == [
-        "0.980000:0:setosa",
-        "0.020000:1:versicolor",
-        "0.000000:2:virginica",
-    ]
-    assert harden_text(row, Output("o", label_only=True)) == ["1.000000:0:setosa", "", ""]
+CLASSIFIED = ["0.981557:0:setosa", "0.018443:1:versicolor", "0.000001:2:virginica"]
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (Output("o", decimals=2), ["0.98:0:setosa", "0.02:1:versicolor", "0.00:2:virginica"]),
+        (Output("o", decimals=2, top_k=2), ["0.98:0:setosa", "0.02:1:versicolor"]),
+        (Output("o", top_k=1), ["0.981557:0:setosa"]),
+        (Output("o", label_only=True), ["1:0:setosa"]),
+        (Output("o"), CLASSIFIED),
+    ],
+)
+def test_classification_strings_are_scores(output, shown):
+    assert harden_text(CLASSIFIED, output) == shown
+
+
+def test_the_order_of_classes_tells_no_more_than_their_scores():
+    """Two classes that are equal after rounding stand in the order of their numbers, whichever was ahead."""
+    row = ["0.981:9:z", "0.011:7:b", "0.008:2:a"]
+    assert harden_text(row, Output("o", decimals=2)) == ["0.98:9:z", "0.01:2:a", "0.01:7:b"]
 
 
 def test_labels_pass_and_hidden_numbers_do_not():
@@ -107,4 +120,5 @@ def test_labels_pass_and_hidden_numbers_do_not():
         with pytest.raises(ValueError, match=r"score|label"):
             harden_text([text], Output("o", decimals=2))
     with pytest.raises(ValueError, match="one row"):
-        harden_text(["0.5:0", "setosa"], Output("o"))
+        harden_text(["0.5:0", "setosa"], Output("o", decimals=2))
+    assert harden_text(["p .5"], Output("o")) == ["p .5"], "a profile that keeps nothing back keeps no text back"

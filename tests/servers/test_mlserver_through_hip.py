@@ -10,7 +10,8 @@ from tritonclient.utils import InferenceServerException
 
 from proxy.demo.digits import load_digits, scaled
 from tests.servers.asking import ask
-from tests.servers.questions import QUESTIONS
+from tests.servers.questions import QUESTIONS, Question
+from tests.servers.roads import PROFILES, open_roads, seen
 from tests.servers.running import RunningServer
 from tests.servers.through import Through, ask_through, hip_before, leaks
 
@@ -20,7 +21,7 @@ DIGITS = load_digits()
 
 @pytest.fixture(scope="session")
 def through(mlserver: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Through]:
-    with hip_before(mlserver, "oip-v2", tmp_path_factory.mktemp("hip-mlserver")) as running:
+    with hip_before(mlserver, "oip-v2", open_roads(tmp_path_factory.mktemp("hip-mlserver"))) as running:
         yield running
 
 
@@ -84,12 +85,28 @@ def test_management_is_closed(through, client):
     assert client.is_model_ready("digits", headers=headers), "the model is still there"
 
 
+@pytest.mark.parametrize("path", ["infer_stream", "generate_stream"])
+@pytest.mark.parametrize("role", ["classifier", "labeller"])
+def test_streams_are_hardened_event_by_event(through, path, role):
+    """MLServer takes the body of `/infer` on both, and answers with tensors in events."""
+    flat = Question("POST", f"/v2/models/digits/{path}", ASKED["predict_proba"].body, ASKED["predict_proba"].headers)
+    with through.client(through.token(role)) as http:
+        answer = ask_through(http, flat)
+    assert (answer.status, answer.media_type) == (200, "text/event-stream")
+    (output,) = json.loads(answer.text.removeprefix("data: "))["outputs"]
+    assert output["shape"] == [1, 10]
+    assert seen(ask(through.server.url, flat), role)
+    assert seen(answer, role) == []
+
+
+@pytest.mark.parametrize("role", sorted(PROFILES))
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_no_answer_leaks(through, name):
+def test_no_answer_leaks(through, name, role):
     """Every question that MLServer was asked, good and wrong, with no path, name, version or digit too many."""
-    with through.client() as http:
+    with through.client(through.token(role)) as http:
         answer = ask_through(http, ASKED[name])
     assert leaks(answer) == []
+    assert seen(answer, role) == []
     if answer.status >= 400:
         assert answer.media_type == "application/problem+json"
         assert json.loads(answer.body)["status"] == answer.status

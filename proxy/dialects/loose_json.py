@@ -1,0 +1,259 @@
+"""JSON without a declared shape, as v1 servers speak it: what a row is, and how any value in a reply is hardened. Pure.
+
+A list of numbers is a row of scores, and so are the numbers of an object and a list of labelled scores. What is
+suppressed loses its name or its place too, where the order of the entries would tell their ranking.
+
+Not guaranteed: that a number which stands for something else (a box, a time) survives a profile made for scores; it
+comes out coarser, never finer. A whole number by itself is a label.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+import msgspec
+import numpy as np
+
+from proxy.errors import Malformed, UnsupportedMediaType, UpstreamFault
+from proxy.exchange import Features, Headers, Output, Query, Reply, Target
+from proxy.hardening.scores import harden_row
+from proxy.hardening.text import harden_text
+from proxy.reasons import Reason
+
+Json: TypeAlias = Any  # only inside this module and its dialects: a value that was decoded and not yet understood
+
+MAX_DEPTH = 16  # of a value
+JSON_HEADERS: Headers = ((b"content-type", b"application/json"),)
+
+_LABEL = Output("label", label_only=True)
+
+encode = msgspec.json.Encoder().encode
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def media_type(headers: Headers) -> bytes:
+    """Return the one content type in lower case, without parameters; empty: none. Raise UnsupportedMediaType."""
+    kinds = [value for name, value in headers if name == b"content-type"]
+    if len(kinds) > 1 or any(name == b"content-encoding" for name, _ in headers):
+        raise UnsupportedMediaType(detail="two content types, or a content coding")
+    return kinds[0].partition(b";")[0].strip().lower() if kinds else b""
+
+
+def require_json(headers: Headers) -> None:
+    """Raise UnsupportedMediaType for anything but JSON. Without a content type it is JSON, as the servers have it."""
+    if media_type(headers) not in {b"", b"application/json"}:
+        raise UnsupportedMediaType(detail="content type")
+
+
+def refuse_body(body: bytes) -> None:
+    """Raise Malformed for a body where there is nothing to say."""
+    if body and body.strip() != b"{}":
+        raise Malformed(Reason.MALFORMED_BODY, "this action takes no body")
+
+
+def features(rows: Sequence[Json]) -> Features | None:
+    """Return rows as (rows, numbers); None where they are not numbers, or not of one shape."""
+    flat = [_numbers(row, MAX_DEPTH) for row in rows]
+    if not flat or any(row is None for row in flat) or len({len(row) for row in flat if row is not None}) != 1:
+        return None
+    try:
+        with np.errstate(over="ignore"):  # beyond float32: infinite here, and refused by the detector's gate
+            return np.array(flat, dtype=np.float64).astype(np.float32)
+    except OverflowError as exc:
+        raise Malformed(detail="a number beyond float64") from exc
+
+
+def _numbers(value: Json, depth: int) -> list[float] | None:
+    if type(value) in {int, float}:
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list) or depth == 0:
+        return None
+    if set(map(type, value)) <= {int, float}:
+        return value
+    parts = [_numbers(entry, depth - 1) for entry in value]
+    return None if any(part is None for part in parts) else [number for part in parts for number in part or ()]
+
+
+def by_row(columns: Json) -> list[Json]:
+    """Return the rows of a tensor, or of an object of columns of the same length. Raise Malformed."""
+    if isinstance(columns, list):
+        return columns
+    given = list(columns.values()) if isinstance(columns, dict) else []
+    if not given or not all(isinstance(column, list) and len(column) == len(given[0]) for column in given):
+        raise Malformed(detail="neither rows, nor columns of the same length")
+    return [list(row) for row in zip(*given, strict=True)]
+
+
+# ── replies ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_reply(reply: Reply, *, untyped: bool = False) -> Json:
+    """Return a JSON reply. `untyped`: a server that sends no content type is believed to mean JSON.
+
+    Raise UpstreamFault(UPSTREAM_UNREADABLE).
+    """
+    kind = (reply.value(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not (untyped and not any(name == b"content-type" for name, _ in reply.headers)):
+        raise unreadable("content type")
+    try:
+        return msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise unreadable(type(exc).__name__) from exc
+
+
+class WithoutStreams:
+    """What a dialect says to a stream when it has none."""
+
+    def stream(self, target: Target, query: Query, begun: Reply, output: Output) -> NoReturn:  # noqa: ARG002 - the protocol's signature
+        """Refuse."""
+        raise unreadable("a stream")
+
+
+def unreadable(detail: str) -> UpstreamFault:
+    """Return the fault of a reply that cannot be read completely."""
+    return UpstreamFault(Reason.UPSTREAM_UNREADABLE, detail)
+
+
+def harden(value: Json, output: Output) -> Json:
+    """Return what one row of the input got, under the profile. Raise UpstreamFault(UPSTREAM_UNREADABLE)."""
+    try:
+        return _harden(value, output, MAX_DEPTH)
+    except (ValueError, OverflowError) as exc:
+        raise unreadable(str(exc)) from exc
+
+
+def harden_words(value: Json) -> Json:
+    """Return a label, or a list of labels, if none of them could be a score. Raise as `harden` does."""
+    words = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
+    if [harden(word, _LABEL) for word in words] != words:
+        raise unreadable("a label that may be a score")
+    return value
+
+
+def harden_rows(value: Json, rows: int, output: Output) -> Json:
+    """Return what each of several rows got; an object has such a list under every name. Raise as `harden` does."""
+    if isinstance(value, dict):
+        harden(dict.fromkeys(value), output)  # only the names
+        return {name: harden_rows(column, rows, output) for name, column in value.items()}
+    if not isinstance(value, list) or len(value) != rows:
+        raise unreadable("not as many results as rows")
+    return [harden(entry, output) for entry in value]
+
+
+def _harden(value: Json, output: Output, depth: int) -> Json:
+    if depth == 0:
+        msg = "nesting"
+        raise ValueError(msg)
+    if isinstance(value, dict):
+        return _object(value, output, depth)
+    if isinstance(value, list):
+        return _list(value, output, depth)
+    if isinstance(value, float):
+        return harden_row([value], output)[0]
+    return harden_text([value], output)[0] if isinstance(value, str) else value  # a label, true, false or null
+
+
+def _list(values: list[Json], output: Output, depth: int) -> list[Json]:
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:
+        return _row(values, output) if values else []
+    if kinds == {str}:
+        return harden_text(values, output)
+    if kinds == {dict} and (key := _score_key(values)):
+        return _ranked(values, key, output, depth)
+    if kinds == {list} and all(_is_pair(value) for value in values):
+        pairs = [{"label": label, "score": score} for label, score in values]
+        return [[pair["label"], pair["score"]] for pair in _ranked(pairs, "score", output, depth)]
+    if kinds <= {dict, list, bool, type(None)} or _is_pair(values):
+        return [_harden(value, output, depth - 1) for value in values]
+    msg = "a list of several kinds"
+    raise ValueError(msg)
+
+
+def _is_pair(value: Sequence[Json]) -> bool:
+    """Say whether this is `["label", score]`, as TF Serving's `:classify` writes it."""
+    return len(value) == 2 and isinstance(value[0], str) and type(value[1]) in {int, float}
+
+
+def _row(scores: Sequence[float], output: Output) -> list[Json]:
+    """Harden a row; whole numbers stay whole."""
+    shown = harden_row(scores, output)
+    return [int(new) if isinstance(old, int) else new for old, new in zip(scores, shown, strict=True)]
+
+
+def _object(value: Mapping[str, Json], output: Output, depth: int) -> dict[str, Json]:
+    """Harden the numbers of an object as one row. A whole number above 1 beside fractions is a label, not a score."""
+    _refuse_scores_in_names(value)
+    if columns := _columns(value):
+        return _aligned(value, columns, output, depth)
+    numbers = {name: number for name, number in value.items() if type(number) in {int, float}}
+    if any(isinstance(number, float) for number in numbers.values()):
+        numbers = {name: number for name, number in numbers.items() if isinstance(number, float) or number in {0, 1}}
+    if len(numbers) < 2:
+        return {name: _harden(entry, output, depth - 1) for name, entry in value.items()}
+    row = dict(zip(numbers, _row(list(numbers.values()), output), strict=True))
+    if len(row) < len(value):
+        return {name: row[name] if name in row else _harden(entry, output, depth - 1) for name, entry in value.items()}
+    return dict(_kept([(name, row[name]) for name in row], list(row.values()), output))
+
+
+def _refuse_scores_in_names(value: Mapping[str, Json]) -> None:
+    for name in value:
+        if harden_text([name], _LABEL) != [name]:
+            msg = "a name that may hold a score"
+            raise ValueError(msg)
+
+
+def _score_key(values: Sequence[Mapping[str, Json]]) -> str | None:
+    """Return the key under which each of several objects has its one fraction, if that is what they are."""
+    found = {tuple(name for name, entry in value.items() if isinstance(entry, float)) for value in values}
+    keys = found.pop() if len(found) == 1 else ()
+    return keys[0] if len(keys) == 1 and len(values) > 1 else None
+
+
+def _columns(value: Mapping[str, Json]) -> list[str]:
+    """Return the keys of an object of as many words as scores: `{"labels": […], "scores": […]}`."""
+    rows = [
+        name for name, entry in value.items()
+        if isinstance(entry, list) and len(entry) > 1 and set(map(type, entry)) <= {int, float}
+    ]  # fmt: skip
+    if len(rows) != 1:
+        return []
+    words = [
+        name for name, entry in value.items()
+        if isinstance(entry, list) and len(entry) == len(value[rows[0]]) and set(map(type, entry)) == {str}
+    ]  # fmt: skip
+    return [*rows, *words] if words else []
+
+
+def _aligned(value: Mapping[str, Json], columns: Sequence[str], output: Output, depth: int) -> dict[str, Json]:
+    scores, *words = columns
+    shown = _row(value[scores], output)
+    labels = [harden_text(value[name], output) for name in words]
+    rows = _kept([list(row) for row in zip(shown, *labels, strict=True)], shown, output)
+    aligned = {name: [row[number] for row in rows] for number, name in enumerate(columns)}
+    return {
+        name: aligned[name] if name in aligned else _harden(entry, output, depth - 1) for name, entry in value.items()
+    }
+
+
+def _ranked(values: Sequence[Mapping[str, Json]], key: str, output: Output, depth: int) -> list[Json]:
+    """Harden labelled scores as one row, and leave out those that are suppressed."""
+    scores = _row([value[key] for value in values], output)
+    shown: list[Json] = []
+    for value, score in zip(values, scores, strict=True):
+        _refuse_scores_in_names(value)
+        shown.append(
+            {name: score if name == key else _harden(entry, output, depth - 1) for name, entry in value.items()}
+        )
+    return _kept(shown, scores, output)
+
+
+def _kept(entries: Sequence[Json], scores: Sequence[float], output: Output) -> list[Json]:
+    """Return the entries whose score the profile shows, best first; equal ones in an order that tells nothing."""
+    count = 1 if output.label_only else len(entries) if output.top_k is None else output.top_k
+    order = sorted(range(len(entries)), key=lambda index: (-scores[index], encode(entries[index])))
+    return [entries[index] for index in order[:count]]

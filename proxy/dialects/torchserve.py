@@ -1,0 +1,96 @@
+"""`torchserve`: TorchServe's own inference API.
+
+https://pytorch.org/serve/inference_api.html. Management and metrics are on other ports; `/models`, `/api-description`
+and `OPTIONS /` stay closed here. Its other paths, `/v1` and `/v2`, are other dialects.
+
+A body that is not JSON is one input that nobody looks into: one row, and nothing for a detector. Not guaranteed: that a
+handler makes one prediction of it.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from proxy.dialects import loose_json, strict_json
+from proxy.dialects.loose_json import JSON_HEADERS, Json, encode
+from proxy.dialects.table import SEGMENT, Line, Table
+from proxy.errors import Malformed, UnsupportedMediaType
+from proxy.exchange import (
+    Action,
+    Cost,
+    Hardened,
+    Headers,
+    KnownParameter,
+    Naming,
+    Output,
+    Parameters,
+    Query,
+    Reply,
+    Target,
+)
+
+_MODEL = rf"/predictions/(?P<model>{SEGMENT})(?:/(?P<version>{SEGMENT}))?"
+
+ACTIONS = (
+    Line("POST", _MODEL, Action.INFER),
+    Line("PUT", _MODEL, Action.INFER),
+    Line("GET", r"/ping", Action.HEALTH),
+)
+_TABLE = Table(ACTIONS)
+
+_OPAQUE = frozenset({b"application/octet-stream", b"image/jpeg", b"image/png", b"text/plain"})
+_document = msgspec.json.Decoder()
+
+
+class TorchServe(loose_json.WithoutStreams):
+    """TorchServe."""
+
+    name = "torchserve"
+    naming = Naming.PATH
+    parameters: Mapping[str, KnownParameter] = MappingProxyType({})
+
+    def classify(self, method: str, path: str, query: str) -> Target | None:
+        """Look the path up in `ACTIONS`."""
+        return _TABLE.find(method, path, query)
+
+    def read(self, target: Target, headers: Headers, body: bytes, allowed: Parameters) -> Query:  # noqa: ARG002 - it knows none
+        """Read JSON and count its rows; anything else is one row."""
+        if target.action is not Action.INFER:
+            loose_json.refuse_body(body)
+            return Query(Cost(), b"", ())
+        kind = loose_json.media_type(headers)
+        if kind == b"application/json":
+            return _read_json(body)
+        # JSON under another name would pay for one row, whatever is in it.
+        if kind not in _OPAQUE or body.lstrip()[:1] in {b"[", b"{"}:
+            raise UnsupportedMediaType(detail="content type")
+        if not body:
+            raise Malformed(detail="no input")
+        return Query(Cost(rows=1), body, ((b"content-type", kind),))
+
+    def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
+        """Rebuild the reply, which is often one without a content type."""
+        if target.action is Action.HEALTH:
+            return Hardened(JSON_HEADERS, b'{"status":"Healthy"}')
+        found = loose_json.read_reply(reply, untyped=True)
+        rows = query.cost.rows
+        shown = loose_json.harden(found, output) if rows == 1 else loose_json.harden_rows(found, rows, output)
+        return Hardened(JSON_HEADERS, encode(shown))
+
+
+def _read_json(body: bytes) -> Query:
+    document: Json = strict_json.decode(_document, body)
+    encoded = encode(document)
+    strict_json.refuse_duplicates(body, encoded)
+    rows = _rows(document)
+    if not rows:
+        raise Malformed(detail="no rows")
+    return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, loose_json.features(rows))
+
+
+def _rows(document: Json) -> list[Json]:
+    """A list is a batch, also under `instances`; every other value is one row."""
+    if isinstance(document, dict) and isinstance(document.get("instances"), list):
+        document = document["instances"]
+    return document if isinstance(document, list) else [document]

@@ -1,0 +1,116 @@
+"""JSON without a declared shape: every form in which scores stand in it, under every profile."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.dialects import loose_json
+from proxy.dialects.loose_json import harden, harden_rows
+from proxy.errors import UpstreamFault
+from proxy.exchange import Output, Reply
+from proxy.reasons import Reason
+
+COARSE = Output("coarse", decimals=2)
+BEST = Output("best", decimals=2, top_k=1)
+LABEL = Output("label", label_only=True)
+RAW = [0.018442780456807827, 0.9815572050622741, 1.4480918258509202e-8]
+
+HARDENED = [
+    # name, value, output, what may leave
+    ("a row", RAW, COARSE, [0.02, 0.98, 0.0]),
+    ("a row, one class", RAW, BEST, [0.0, 0.98, 0.0]),
+    ("a row, the label", RAW, LABEL, [0.0, 1.0, 0.0]),
+    ("one score", RAW[1], COARSE, 0.98),
+    ("one score, the label", RAW[1], LABEL, 1.0),
+    ("a label", 7, LABEL, 7),
+    ("a word", "setosa", LABEL, "setosa"),
+    ("nothing", None, COARSE, None),
+    ("scaled scores", [981557, 18443], Output("one", top_k=1), [981557, 0]),
+    ("names and scores", {"b": RAW[0], "a": RAW[1], "c": RAW[2]}, COARSE, {"a": 0.98, "b": 0.02, "c": 0.0}),
+    ("names and scores, one class", {"b": RAW[0], "a": RAW[1], "c": RAW[2]}, BEST, {"a": 0.98}),
+    ("names and scores written as JavaScript does", {"b": 0, "a": 1, "c": 1.5e-9}, BEST, {"a": 1}),
+    ("a score and a class number", {"score": RAW[1], "class": 3}, LABEL, {"score": 1.0, "class": 3}),
+    (
+        "labelled scores",
+        [{"label": "b", "score": RAW[0]}, {"label": "a", "score": RAW[1]}],
+        BEST,
+        [{"label": "a", "score": 0.98}],
+    ),
+    ("pairs", [["b", RAW[0]], ["a", RAW[1]]], BEST, [["a", 0.98]]),
+    (
+        "columns",
+        {"labels": ["a", "b", "c"], "scores": RAW, "n": 5},
+        BEST,
+        {"labels": ["b"], "scores": [0.98], "n": 5},
+    ),
+    ("two outputs", {"p": RAW, "logits": [3.14159, -2.71828]}, BEST, {"p": [0.0, 0.98, 0.0], "logits": [3.14, 0.0]}),
+    ("a nested row", [[RAW]], LABEL, [[[0.0, 1.0, 0.0]]]),
+]
+
+UNREADABLE = [
+    ("a number in a word", "p=0.98", COARSE),
+    ("a number in a name", {"0.9815": "setosa"}, LABEL),
+    ("a classification as a name", {"0.9815:1:setosa": "x"}, LABEL),
+    ("a list of several kinds", [1.5, "x", 2.5], COARSE),
+    ("numbers and lists", [[1.5], 2.5], COARSE),
+    ("depth", json.loads("[" * 40 + "]" * 40), COARSE),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "output", "shown"), HARDENED, ids=[case[0] for case in HARDENED])
+def test_every_form_is_hardened(name, value, output, shown):
+    assert harden(value, output) == shown
+    assert json.dumps(harden(value, output)) == json.dumps(shown), "the order may tell a ranking"
+
+
+@pytest.mark.parametrize(("name", "value", "output"), UNREADABLE, ids=[case[0] for case in UNREADABLE])
+def test_what_cannot_be_read_does_not_leave(name, value, output):
+    with pytest.raises(UpstreamFault) as caught:
+        harden(value, output)
+    assert caught.value.reason is Reason.UPSTREAM_UNREADABLE
+
+
+def test_each_row_of_a_batch_is_a_row_of_its_own():
+    assert harden_rows([RAW, RAW], 2, BEST) == [[0.0, 0.98, 0.0]] * 2
+    assert harden_rows([0.123, 0.456], 2, LABEL) == [0.0, 0.0]
+    assert harden_rows({"p": [RAW], "name": ["a"]}, 1, BEST) == {"p": [[0.0, 0.98, 0.0]], "name": ["a"]}
+    for wrong in ([RAW], RAW[0], {"p": [RAW]}, None):
+        with pytest.raises(UpstreamFault):
+            harden_rows(wrong, 2, COARSE)
+
+
+def test_only_json_is_read():
+    reply = Reply(200, ((b"content-type", b"text/html"),), b"1")
+    bare = Reply(200, (), b"1")
+    assert loose_json.read_reply(bare, untyped=True) == 1
+    for given_reply, untyped in ((reply, False), (reply, True), (bare, False), (Reply(200, (), b"NaN"), True)):
+        with pytest.raises(UpstreamFault):
+            loose_json.read_reply(given_reply, untyped=untyped)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+def fractions(value):
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from fractions(inner)
+
+
+@given(JSON, st.sampled_from([COARSE, BEST, LABEL]))
+def test_whatever_comes_no_fraction_is_finer_than_the_profile(value, output):
+    """Any JSON is hardened or refused; numbers too large for the digits to matter stay whole."""
+    try:
+        shown = harden(value, output)
+    except UpstreamFault:
+        return
+    digits = 0 if output.label_only else 2
+    assert all(number == round(number, digits) for number in fractions(shown))
