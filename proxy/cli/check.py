@@ -16,10 +16,11 @@ from proxy.adapters.watch import TESTS, read_directory
 from proxy.dialects import DIALECTS
 from proxy.documents import json_schema, render
 from proxy.errors import ConfigError, Finding
-from proxy.exchange import Action
+from proxy.policy import wording
 from proxy.policy.compile import compile_policy
 from proxy.policy.expectations import Outcome, run_expectations
 from proxy.policy.model import AllowRule, Policy, Rule
+from proxy.policy.reference import reference
 from proxy.policy.schema import PolicyFile
 
 GOOD, FINDINGS, WRONG_USE = 0, 1, 2
@@ -130,35 +131,17 @@ def _count(number: int, noun: str) -> str:
 
 def _summary(rule: Rule) -> str:
     """Return a rule in two lines, what is wide open in capitals."""
-    scope = rule.scope
-    who = [_words(scope.roles, "ANY ROLE")]
-    who += [f"of {_words(scope.issuers)}"] if scope.issuers is not None else []
-    who += [f"by {_words(scope.clients)}"] if scope.clients is not None else []
-    who += [f"from {', '.join(map(str, scope.networks))}"] if scope.networks is not None else []
-    actions = "ANYTHING" if scope.actions == frozenset(Action) else _words(scope.actions)
+    said = wording.conditions(rule.scope)
+    who = [said["roles"]]
+    who += [f"{word} {said[key]}" for key, word in _WHO if key in said]
     effect = ("allow" if isinstance(rule, AllowRule) else "deny") + (", in shadow" if rule.shadow else "")
-    lines = [rule.id, f"    {effect}: {' '.join(who)}: {actions} on {_words(scope.models)}"]
+    lines = [rule.id, f"    {effect}: {' '.join(who)}: {said['actions']} on {said['models']}"]
     if isinstance(rule, AllowRule):
-        lines.append(f"    under: {', '.join(_conditions(rule))}")
+        lines.append(f"    under: {', '.join(wording.obligations(rule))}")
     return "\n".join(lines)
 
 
-def _conditions(rule: AllowRule) -> Iterator[str]:
-    yield "NO MFA" if rule.mfa is None else "MFA"
-    yield f"budget {rule.budget.name}"
-    output, use = rule.output, rule.detector
-    if output.label_only:
-        yield "label only"
-    if output.decimals is not None:
-        yield f"{output.decimals} decimals"
-    if output.top_k is not None:
-        yield f"top {output.top_k}"
-    if use is not None:
-        yield f"detector {use.name} ({use.mode})"
-
-
-def _words(words: frozenset[str] | None, otherwise: str = "") -> str:
-    return otherwise if words is None else ", ".join(sorted(words))
+_WHO = (("issuers", "of"), ("clients", "by"), ("networks", "from"), ("hours", "during"), ("claims", "with"))
 
 
 # ── as JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,6 +162,7 @@ def _as_json(report: Report) -> Mapping[str, object]:
 def check_command(
     directory: Annotated[Path, typer.Argument(help="The policy directory.")] = Path("policies"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    page: Annotated[bool, typer.Option("--reference", help="Print every key as Markdown, and end.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of policy files, and end.")] = False,
 ) -> None:
     """Check a policy directory and run its tests.
@@ -187,5 +171,8 @@ def check_command(
     """
     if schema:
         typer.echo(json.dumps(json_schema(PolicyFile), indent=2))
+        raise typer.Exit(GOOD)
+    if page:
+        typer.echo(reference(), nl=False)
         raise typer.Exit(GOOD)
     raise typer.Exit(check(directory, as_json=as_json))

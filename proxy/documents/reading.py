@@ -202,7 +202,9 @@ class _Reader:
             value = self._scalar(event)
             if value is None:
                 line, column = self.places[path][0]
-                what = f"`{path[-1]}` has no value" if isinstance(path[-1], str) else "an entry without a value"
+                key = f"`{path[-1]}`" if path else "the file"
+                entry = path and isinstance(path[-1], int)
+                what = "an entry without a value" if entry else f"{key} has no value"
                 self.findings.append(Finding(self.name, line, column, what, "write one, or delete the line"))
                 return ""
             return value

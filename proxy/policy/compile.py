@@ -8,21 +8,24 @@ Not guaranteed: that files which a policy names (key sets, certificates, detecto
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
+from proxy.dialects import DIALECTS, Dialect
 from proxy.errors import ConfigError, Finding
-from proxy.exchange import Budget, Issuer, Upstream
-from proxy.policy.merging import Parts, merge
-from proxy.policy.model import AllowRule, DenyRule, DetectorFile, Model, Policy, RuleIndex
-from proxy.policy.parties import issuer, under, upstream
+from proxy.exchange import Budget, Issuer, KnownParameter, Mfa, Naming, Upstream
+from proxy.identity.workload import MTLS, Workload, Workloads
+from proxy.policy.merging import Entry, Parts, merge
+from proxy.policy.model import AllowRule, DenyRule, DetectorFile, FloorOutput, Model, Policy, RuleIndex
+from proxy.policy.parameters import known_parameters
+from proxy.policy.parties import issuer, upstream, workload
+from proxy.policy.probes import beside, probes
 from proxy.policy.reach import names_in_vain, rules_in_vain
-from proxy.policy.rules import RuleBuilder, unknown
+from proxy.policy.rules import RuleBuilder, stricter, unknown
+from proxy.policy.schema import Floor, Limit
 
-DIALECTS = frozenset({"oip-v2"})
 
-
-def compile_policy(files: Mapping[str, bytes], *, dialects: Collection[str] = DIALECTS, root: str = "") -> Policy:
+def compile_policy(files: Mapping[str, bytes], *, dialects: Mapping[str, Dialect] = DIALECTS, root: str = "") -> Policy:
     """Return the policy of the files (name -> content), or raise ConfigError with every fault.
 
     `root` is put before the relative file names that the policy holds for others to open.
@@ -33,17 +36,23 @@ def compile_policy(files: Mapping[str, bytes], *, dialects: Collection[str] = DI
     faults: list[Finding] = []
     warnings: list[Finding] = []
     issuers = _issuers(parts, root, faults)
+    programs = _workloads(parts, faults)
     upstreams = {name: upstream(entry, dialects, root, faults) for name, entry in parts.upstreams.items()}
     models = _models(parts, upstreams, faults)
+    _check_names(parts, models, dialects, faults)
     detectors = _detectors(parts, root, faults)
+    checked = probes(parts, models, root, faults)
     budgets = _budgets(parts, faults)
+    _check_parameters(parts, known_parameters(dialects, upstreams), faults)
     floor = parts.floor.get("floor")
     builder = RuleBuilder(
-        issuers=parts.issuers,
+        issuers={*parts.issuers, MTLS} if programs else parts.issuers,
         models=models,
         budgets=budgets,
         outputs={name: entry.value for name, entry in parts.outputs.items()},
+        parameters={name: entry.value for name, entry in parts.parameters.items()},
         detectors=detectors,
+        dialects={one.dialect: dialects[one.dialect] for one in upstreams.values() if one.dialect in dialects},
         floor=floor.value if floor else None,
         faults=faults,
         warnings=warnings,
@@ -60,11 +69,15 @@ def compile_policy(files: Mapping[str, bytes], *, dialects: Collection[str] = DI
     return Policy(
         digest=digest(files),
         issuers=MappingProxyType({one.issuer: one for one in issuers}),
-        factors=MappingProxyType({one.name: one.mfa for one in issuers}),
+        factors=MappingProxyType({one.name: one.mfa for one in issuers} | ({MTLS: Mfa()} if programs else {})),
+        workloads=Workloads.of(programs),
         upstreams=MappingProxyType(upstreams),
         models=MappingProxyType(models),
         detectors=MappingProxyType(detectors),
+        probes=tuple(checked),
         dialects=tuple(sorted({one.dialect for one in upstreams.values()})),
+        outputs=MappingProxyType({name: stricter(name, entry.value, None) for name, entry in parts.outputs.items()}),
+        floor=_floor_output(floor),
         rules=rules,
         denies=denies,
         allows=allows,
@@ -79,6 +92,12 @@ def digest(files: Mapping[str, bytes]) -> str:
         for part in (name.encode(), files[name]):
             hashed.update(len(part).to_bytes(8, "big") + part)
     return hashed.hexdigest()
+
+
+def _floor_output(entry: Entry[Floor] | None) -> FloorOutput | None:
+    if entry is None or entry.value.output is None:
+        return None
+    return FloorOutput(stricter("floor", entry.value.output, None), entry.place)
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
@@ -96,6 +115,21 @@ def _issuers(parts: Parts, root: str, faults: list[Finding]) -> list[Issuer]:
     return list(built.values())
 
 
+def _workloads(parts: Parts, faults: list[Finding]) -> list[Workload]:
+    if MTLS in parts.issuers:
+        hint = "that is what workloads have in the place of an issuer's name: choose another"
+        faults.append(parts.issuers[MTLS].finding(f"an issuer cannot be called `{MTLS}`", hint))
+    built: list[Workload] = []
+    places: dict[tuple[str | None, str | None], str] = {}
+    for entry in parts.workloads.values():
+        one = workload(entry, faults)
+        first = places.setdefault((one.uri, one.dns), entry.place)
+        if first != entry.place:
+            faults.append(entry.finding(f"the workload at {first} has the same name in certificates", "keep one"))
+        built.append(one)
+    return built
+
+
 def _models(parts: Parts, upstreams: Mapping[str, Upstream], faults: list[Finding]) -> dict[str, Model]:
     models = {}
     for name, entry in parts.models.items():
@@ -103,19 +137,42 @@ def _models(parts: Parts, upstreams: Mapping[str, Upstream], faults: list[Findin
         if server is None:
             faults.append(unknown(entry, "upstream", entry.value.upstream, upstreams, ("upstream",)))
             server = next(iter(upstreams.values()))  # so that the rules can be checked too; nothing leaves from here
-        models[name] = Model(name, server, MappingProxyType(dict(entry.value.labels)))
+        models[name] = Model(name, server, MappingProxyType(dict(entry.value.labels)), entry.value.served_as)
     return models
 
 
 def _detectors(parts: Parts, root: str, faults: list[Finding]) -> dict[str, DetectorFile]:
     detectors = {}
     for name, entry in parts.detectors.items():
-        file = entry.value.file
-        if file.startswith("/") or not {"", ".", ".."}.isdisjoint(file.split("/")):
-            hint = "detectors lie beside the policy: `detectors/iris.onnx`"
-            faults.append(entry.finding(f"`{file}` is not a file in the policy directory", hint, at=("file",)))
-        detectors[name] = DetectorFile(name, under(root, file) or file, entry.value.sha256)
+        file = beside(entry, entry.value.file, "detectors lie beside the policy: `detectors/iris.onnx`", root, faults)
+        detectors[name] = DetectorFile(name, file, entry.value.sha256)
     return detectors
+
+
+def _check_names(
+    parts: Parts, models: Mapping[str, Model], dialects: Mapping[str, Dialect], faults: list[Finding]
+) -> None:
+    """Refuse models that no request could tell apart, and names that no request could carry."""
+    alone: dict[str, str] = {}
+    for name, entry in parts.models.items():
+        dialect = dialects.get(models[name].upstream.dialect)
+        if dialect is None:
+            continue
+        if entry.value.served_as is not None and dialect.naming is not Naming.BODY:
+            hint = f"requests of `{dialect.name}` name no model in their body: call the model what its server calls it"
+            faults.append(entry.finding("`served_as` means nothing here", hint, at=("served_as",)))
+        if dialect.naming is Naming.NOWHERE and alone.setdefault(dialect.name, entry.place) != entry.place:
+            message = f"`{dialect.name}` already has a model at {alone[dialect.name]}"
+            faults.append(entry.finding(message, "its requests name none, so it can have one only", at=("upstream",)))
+
+
+def _check_parameters(parts: Parts, known: Mapping[str, KnownParameter], faults: list[Finding]) -> None:
+    for entry in parts.parameters.values():
+        for word, terms in entry.value.items():
+            if word not in known:
+                faults.append(unknown(entry, "parameter", word, known, (word,)))
+            elif isinstance(terms, Limit) and not known[word].counted:
+                faults.append(entry.finding(f"`{word}` is not a count", "write `allow` or `refuse`", at=(word,)))
 
 
 def _budgets(parts: Parts, faults: list[Finding]) -> dict[str, Budget]:

@@ -12,14 +12,13 @@ Not guaranteed: that the principal's roles are true. They are what its issuer sa
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from dataclasses import replace
 
 from proxy.exchange import Denial, Grant, Principal, Target, Upstream
 from proxy.identity.mfa import challenge, weakness
-from proxy.policy.model import Policy, R, RuleIndex
+from proxy.policy.conditions import read_address, unmet
+from proxy.policy.model import AllowRule, Policy, R, RuleIndex
 from proxy.reasons import Reason
-
-Address = IPv4Address | IPv6Address
 
 
 def authorize(
@@ -31,20 +30,20 @@ def authorize(
         return Denial(Reason.NO_RULE)
 
     shadow: list[str] = []
-    for deny in _about(policy.denies, principal, target, upstream, peer_address, unknown=True):
+    for deny in _about(policy.denies, principal, target, upstream, peer_address, now, unknown=True):
         if not deny.shadow:
             return Denial(Reason.DENIED_BY_RULE, deny.id)
         shadow.append(deny.id)
 
     would_allow: list[str] = []
     nearest: Denial | None = None
-    for rule in _about(policy.allows, principal, target, upstream, peer_address, unknown=False):
+    for rule in _about(policy.allows, principal, target, upstream, peer_address, now, unknown=False):
         weak = weakness(principal, factors, rule.mfa, now=now) if rule.mfa is not None else None
         if weak is None and not rule.shadow:
             return Grant(
                 rule=rule.id,
                 principal=principal,
-                target=target,
+                target=target if target.model is not None else _whole(policy, target, upstream, rule),
                 upstream=upstream,
                 budget=rule.budget,
                 output=rule.output,
@@ -52,6 +51,7 @@ def authorize(
                 mfa=rule.mfa is not None,
                 policy=policy.digest,
                 shadow=(*shadow, *would_allow),
+                parameters=rule.parameters[upstream.dialect],
             )
         if weak is None:
             would_allow.append(rule.id)
@@ -62,25 +62,28 @@ def authorize(
     return Denial(nearest.reason, nearest.rule, nearest.challenge, tuple(would_allow))
 
 
+def _whole(policy: Policy, target: Target, upstream: Upstream, rule: AllowRule) -> Target:
+    """Return a target that is a whole server, with those of its models that the rule is about."""
+    models = sorted(name for name in rule.scope.models if policy.models[name].upstream == upstream)
+    return replace(target, models=tuple(models))
+
+
 def _about(
-    index: RuleIndex[R], principal: Principal, target: Target, upstream: Upstream, peer_address: str, *, unknown: bool
+    index: RuleIndex[R],
+    principal: Principal,
+    target: Target,
+    upstream: Upstream,
+    peer_address: str,
+    now: float,
+    *,
+    unknown: bool,
 ) -> Iterator[R]:
-    """Yield the rules about a request. `unknown` says whether a rule with networks is about an unreadable address."""
+    """Yield the rules about a request. `unknown` says whether a rule is about what cannot be read."""
     about = index.about(principal, target, upstream)
-    if not about & index.local:
+    if not about & index.particular:
         yield from index.each(about)
         return
-    address = _address(peer_address)
+    address = read_address(peer_address)
     for rule in index.each(about):
-        networks = rule.scope.networks
-        if networks is None or (unknown if address is None else any(address in network for network in networks)):
+        if not any(unmet(rule.scope, principal, address, now, unknown=unknown)):
             yield rule
-
-
-def _address(text: str) -> Address | None:
-    """Read an address; IPv4 inside IPv6 (RFC 4291 section 2.5.5.2) is IPv4, or a rule could be walked around."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -6,21 +6,32 @@ and rules that no test touches are named. A test says nothing about tokens or in
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from proxy.documents import Closed, Document, Name, Path, parse, suggestion, validate
+from proxy.documents import Closed, Document, Name, Path, fault, parse, suggestion, validate
 from proxy.documents.quantities import WholeSeconds
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Action, Denial, Grant, Principal, Target, Upstream
 from proxy.policy.decide import authorize
+from proxy.policy.facts import ClaimFacts, ClaimName, Fact, claim_path
+from proxy.policy.hours import WeekMoment
 from proxy.policy.model import Policy
 from proxy.policy.schema import OutputEntry, Text
 from proxy.reasons import Reason
 
-NOW = 1_700_000_000  # UNIX seconds: the tests' own clock
+NOW = 1_700_000_000  # UNIX seconds: the tests' own clock, a Tuesday
 LIFETIME = 300  # seconds that the tests' tokens are valid
+
+
+def _apart(claims: dict[str, ClaimFacts]) -> dict[str, ClaimFacts]:
+    """Refuse a claim that is a value and a group at once."""
+    for name in claims:
+        inside = [other for other in claims if other.startswith(f"{name}.") and "://" not in name]
+        if inside:
+            raise fault("must not have `{name}` and `{other}`", "keep one of the two", name=name, other=inside[0])
+    return claims
 
 
 class Who(Closed):
@@ -32,6 +43,9 @@ class Who(Closed):
     acr: Text | None = Field(None, description="The authentication context in the token.")
     signed_in: WholeSeconds | None = Field(None, description="How long ago (`auth_time`), like `10m`.")
     client: Text | None = Field(None, description="The client that the token was given to.")
+    claims: Annotated[dict[ClaimName, ClaimFacts], AfterValidator(_apart)] = Field(
+        {}, description="Other claims in the token; a list is a list."
+    )
 
 
 class Request(Closed):
@@ -41,6 +55,9 @@ class Request(Closed):
     model: Name | None = Field(None, description="The model.")
     upstream: Name | None = Field(None, description="The server, where no model is asked for.")
     address: Text = Field("127.0.0.1", description="Where the connection comes from.")
+    at: WeekMoment | None = Field(
+        None, description="When, like `tue 10:30 Europe/Berlin`; a Tuesday, 22:13 UTC, where it does not matter."
+    )
 
 
 class Expected(Closed):
@@ -122,7 +139,8 @@ class _Trial:
         if isinstance(asked, Finding):
             return [asked]
         principal, target, upstream = asked
-        decision = authorize(self._policy, principal, target, upstream, self._test.request.address, now=NOW)
+        request = self._test.request
+        decision = authorize(self._policy, principal, target, upstream, request.address, now=_now(request))
         self.touched = {decision.rule or "", *decision.shadow}
         return list(self._differences(decision))
 
@@ -152,7 +170,7 @@ class _Trial:
                 near = suggestion(name, policy.upstreams)
                 return self._finding(f"unknown upstream `{name}`{near}", "request", "upstream")
             upstream = policy.upstreams[name]
-        return _principal(issuer, who), Target(request.action, request.model), upstream
+        return _principal(issuer, who, _now(request)), Target(request.action, request.model), upstream
 
     def _differences(self, decision: Grant | Denial) -> Iterator[Finding]:
         expect, got = self._test.expect, _described(decision)
@@ -165,21 +183,38 @@ class _Trial:
                 )
 
 
-def _principal(issuer: str, who: Who) -> Principal:
+def _now(request: Request) -> int:
+    return NOW if request.at is None else request.at.after(NOW)
+
+
+def _principal(issuer: str, who: Who, now: int) -> Principal:
     return Principal(
         issuer=issuer,
         subject="test",
         roles=frozenset(who.roles),
         factors=frozenset(who.amr),
         acr=who.acr,
-        auth_time=None if who.signed_in is None else NOW - who.signed_in,
-        issued_at=NOW,
-        expires_at=NOW + LIFETIME,
+        auth_time=None if who.signed_in is None else now - who.signed_in,
+        issued_at=now,
+        expires_at=now + LIFETIME,
         token_id="test",  # noqa: S106 - an identifier, not a secret
         token_digest=b"",
         key_id="test",
         client=who.client,
+        claims=_claims(who.claims),
     )
+
+
+def _claims(given: Mapping[str, Fact | tuple[Fact, ...]]) -> Mapping[str, object]:
+    """Return claims as a token has them: groups inside each other, lists as lists."""
+    claims: dict[str, Any] = {}
+    for name, value in given.items():
+        *outer, last = claim_path(name)
+        inner = claims
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[last] = list(value) if isinstance(value, tuple) else value
+    return claims
 
 
 def _described(decision: Grant | Denial) -> Mapping[str, object]:

@@ -13,9 +13,12 @@ from proxy.policy.schema import (
     IssuerEntry,
     ModelEntry,
     OutputEntry,
+    ParameterTerms,
     PolicyFile,
+    ProbeEntry,
     RuleEntry,
     UpstreamEntry,
+    WorkloadEntry,
 )
 
 V = TypeVar("V")
@@ -45,11 +48,14 @@ class Parts:
     """All files of a directory, laid together but not yet understood."""
 
     issuers: dict[str, Entry[IssuerEntry]] = field(default_factory=dict)
+    workloads: dict[str, Entry[WorkloadEntry]] = field(default_factory=dict)
     upstreams: dict[str, Entry[UpstreamEntry]] = field(default_factory=dict)
     models: dict[str, Entry[ModelEntry]] = field(default_factory=dict)
     budgets: dict[str, Entry[tuple[Window, ...]]] = field(default_factory=dict)
     outputs: dict[str, Entry[OutputEntry]] = field(default_factory=dict)
+    parameters: dict[str, Entry[dict[str, ParameterTerms]]] = field(default_factory=dict)
     detectors: dict[str, Entry[DetectorEntry]] = field(default_factory=dict)
+    probes: dict[str, Entry[ProbeEntry]] = field(default_factory=dict)
     floor: dict[str, Entry[Floor]] = field(default_factory=dict)  # at most one
     rules: dict[str, Entry[RuleEntry]] = field(default_factory=dict)  # in file order, files by name
 
@@ -68,7 +74,8 @@ def merge(files: Mapping[str, bytes]) -> Parts:
             faults += _add(parts, document, file)
     if faults:
         raise ConfigError(faults)
-    empty = [section for section in ("issuers", "upstreams", "models", "rules") if not getattr(parts, section)]
+    required = ("upstreams", "models", "rules") if parts.workloads else ("issuers", "upstreams", "models", "rules")
+    empty = [section for section in required if not getattr(parts, section)]
     if empty:
         purposes = PolicyFile.model_fields
         raise ConfigError(
@@ -80,17 +87,36 @@ def merge(files: Mapping[str, bytes]) -> Parts:
 def _add(parts: Parts, document: Document, file: PolicyFile) -> list[Finding]:
     found = [
         *_collect(parts.issuers, "issuer", document, "issuers", file.issuers),
+        *_collect(parts.workloads, "workload", document, "workloads", file.workloads),
         *_collect(parts.upstreams, "upstream", document, "upstreams", file.upstreams),
         *_collect(parts.models, "model", document, "models", file.models),
         *_collect(parts.budgets, "budget", document, "budgets", file.budgets),
         *_collect(parts.outputs, "output", document, "outputs", file.outputs),
+        *_collect(parts.parameters, "parameters", document, "parameters", file.parameters),
         *_collect(parts.detectors, "detector", document, "detectors", file.detectors),
+        *_collect(parts.probes, "probe", document, "probes", file.probes),
     ]
     if file.floor:
         found += _insert(parts.floor, "floor", Entry("floor", file.floor, document, ("floor",)))
+    found += _check_shadow(document, file)
     for number, rule in enumerate(file.rules):
-        found += _insert(parts.rules, "rule", Entry(rule.id, rule, document, ("rules", number)))
+        shaded = rule.model_copy(update={"shadow": True}) if file.shadow else rule
+        found += _insert(parts.rules, "rule", Entry(rule.id, shaded, document, ("rules", number)))
     return found
+
+
+def _check_shadow(document: Document, file: PolicyFile) -> list[Finding]:
+    """Refuse a shadow over nothing, and over what has none: a reader would believe that it does not act."""
+    if not file.shadow:
+        return []
+    if not file.rules:
+        return [document.finding(("shadow",), "a file in shadow has no rules", "delete the line, or write the rules")]
+    found = [
+        document.finding(
+            ("floor",), "a floor has no shadow: it acts at once", "move it to a file that is not in shadow"
+        )
+    ]
+    return found if file.floor else []
 
 
 def _collect(

@@ -8,8 +8,12 @@ from operator import and_
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from proxy.detection.golden import Tolerance
 from proxy.errors import Finding
-from proxy.exchange import Action, Budget, DetectorUse, Issuer, Mfa, Output, Principal, Target, Upstream
+from proxy.exchange import Action, Budget, DetectorUse, Issuer, Mfa, Output, Parameters, Principal, Target, Upstream
+from proxy.identity.workload import Workloads
+from proxy.policy.facts import ClaimIs
+from proxy.policy.hours import Hours
 
 Network = IPv4Network | IPv6Network
 
@@ -21,6 +25,7 @@ class Model:
     name: str
     upstream: Upstream
     labels: Mapping[str, str]
+    served_as: str | None = None  # the server's own name for it, where that is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,28 @@ class DetectorFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FloorOutput:
+    """The output that no rule may be finer than. `place` is file:line."""
+
+    output: Output
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Golden inputs of a model. `sha256` in hexadecimal, `every` in seconds."""
+
+    name: str
+    model: str
+    upstream: Upstream
+    file: str
+    sha256: str
+    every: float
+    tolerance: Tolerance
+    quarantine: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """Which requests a rule is about. None: the rule does not ask."""
 
@@ -42,6 +69,13 @@ class Scope:
     actions: frozenset[Action]
     models: frozenset[str]
     networks: tuple[Network, ...] | None
+    hours: tuple[Hours, ...] | None
+    claims: tuple[ClaimIs, ...] | None
+
+    @property
+    def particular(self) -> bool:
+        """Say whether the rule asks something that no index answers."""
+        return not (self.networks is None and self.hours is None and self.claims is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +100,8 @@ class AllowRule:
     budget: Budget
     output: Output
     detector: DetectorUse | None
+    asks: str | None  # the name of its `parameters`
+    parameters: Mapping[str, Parameters]  # by dialect: those terms over the dialect's own
 
 
 Rule = AllowRule | DenyRule
@@ -114,7 +150,7 @@ class RuleIndex(Generic[R]):
     """Finds the rules about a request without looking at the others."""
 
     rules: tuple[R, ...]
-    local: int  # the rules that ask where the connection is from
+    particular: int  # the rules that ask something that no index answers: `proxy.policy.conditions`
     roles: Axis
     issuers: Axis
     clients: Axis
@@ -128,7 +164,7 @@ class RuleIndex(Generic[R]):
         scopes = [rule.scope for rule in rules]
         return cls(
             rules,
-            local=sum(1 << number for number, scope in enumerate(scopes) if scope.networks is not None),
+            particular=sum(1 << number for number, scope in enumerate(scopes) if scope.particular),
             roles=Axis.of(scope.roles for scope in scopes),
             issuers=Axis.of(scope.issuers for scope in scopes),
             clients=Axis.of(scope.clients for scope in scopes),
@@ -138,18 +174,21 @@ class RuleIndex(Generic[R]):
         )
 
     def about(self, principal: Principal, target: Target, upstream: Upstream) -> int:
-        """Return the rules about a request, wherever it comes from."""
+        """Return the rules about a request, particular conditions apart."""
+        return self.near(principal, target, upstream) & self.clients.holding(principal.client)
+
+    def near(self, principal: Principal, target: Target, upstream: Upstream) -> int:
+        """Return the rules about a request by whatever client, particular conditions apart."""
         place = self.servers.holding(upstream.name) if target.model is None else self.models.holding(target.model)
         return (
             place
             & self.actions.holding(target.action)
             & self.issuers.holding(principal.issuer)
-            & self.clients.holding(principal.client)
             & self.roles.holding_any(principal.roles)
         )
 
     def covering(self, scope: Scope) -> int:
-        """Return the rules that are about everything a scope is about, networks apart."""
+        """Return the rules that are about everything a scope is about, particular conditions apart."""
         return (
             self.models.holding_all(scope.models)
             & self.actions.holding_all(scope.actions)
@@ -172,11 +211,15 @@ class Policy:
 
     digest: str  # SHA-256 over the files, hexadecimal
     issuers: Mapping[str, Issuer]  # by `iss`
-    factors: Mapping[str, Mfa]  # by the issuer's name: what counts as multi-factor there
+    factors: Mapping[str, Mfa]  # by the issuer's name (`mtls` for workloads): what counts as multi-factor there
+    workloads: Workloads
     upstreams: Mapping[str, Upstream]
     models: Mapping[str, Model]
     detectors: Mapping[str, DetectorFile]
+    probes: tuple[Probe, ...]
     dialects: tuple[str, ...]  # in use
+    outputs: Mapping[str, Output]  # as they are written: a rule's own is already held to the floor
+    floor: FloorOutput | None
     rules: tuple[Rule, ...]  # in file order, files by name
     denies: RuleIndex[DenyRule]
     allows: RuleIndex[AllowRule]

@@ -1,4 +1,4 @@
-"""Builds the issuers and upstreams of a policy: who says who a caller is, and where the models are."""
+"""Builds the issuers, workloads and upstreams of a policy: who callers are, and where the models are."""
 
 import re
 from collections.abc import Collection
@@ -7,9 +7,10 @@ from ipaddress import ip_address
 
 from proxy.documents import Path, suggestion
 from proxy.errors import Finding
-from proxy.exchange import Issuer, Mfa, Upstream
+from proxy.exchange import Form, Issuer, Mfa, Pointer, Upstream
+from proxy.identity.workload import Workload
 from proxy.policy.merging import Entry
-from proxy.policy.schema import IssuerEntry, MfaTerms, UpstreamEntry
+from proxy.policy.schema import IssuerEntry, MfaTerms, UpstreamEntry, WorkloadEntry
 
 MAX_LEEWAY = 300  # seconds; a clock that is further off is broken
 MAX_STALENESS = 86_400  # seconds that a withdrawn key may still count while its issuer is away
@@ -19,6 +20,10 @@ _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?(?P<query>\?[A-Za-z0-9._~=&-]*)?"
 )
+
+_PATH = re.compile(r"(?:/[A-Za-z0-9][A-Za-z0-9._~-]*)+")
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+")  # RFC 3986 section 3: a scheme and something, visible ASCII
+_DNS = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")  # RFC 1034 section 3.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,38 @@ def upstream(entry: Entry[UpstreamEntry], dialects: Collection[str], root: str, 
         client_cert_file=under(root, value.client_certificate),
         client_key_file=under(root, value.client_key),
         spki_sha256=value.public_key_sha256,
+        form=_form(entry, faults),
     )
+
+
+def _form(entry: Entry[UpstreamEntry], faults: list[Finding]) -> Form | None:
+    value = entry.value.generic
+    if (value is not None) != (entry.value.dialect == "generic"):
+        hint = "like `generic: {infer: /classify, rows: /inputs, scores: [/results/*/scores]}`"
+        faults.append(entry.finding("`dialect: generic` and a description under `generic` belong together", hint))
+    if value is None:
+        return None
+    for key in ("infer", "health"):
+        path = getattr(value, key)
+        if path is not None and not _PATH.fullmatch(path):
+            faults.append(entry.finding(f"`{path}` is not a path", "like `/classify`", at=("generic", key)))
+    for key in ("rows", "features"):
+        if "*" in (getattr(value, key) or ""):
+            hint = "name the list itself" if key == "rows" else "a row's own numbers, from inside the row"
+            faults.append(entry.finding(f"`{key}` has no `*`", hint, at=("generic", key)))
+    return Form(
+        infer=value.infer,
+        rows=_steps(value.rows),
+        features=None if value.features is None else _steps(value.features),
+        scores=tuple(map(_steps, value.scores)),
+        labels=tuple(map(_steps, value.labels)),
+        health=value.health,
+    )
+
+
+def _steps(pointer: str) -> Pointer:
+    """RFC 6901 section 4: `~1` before `~0`."""
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 def issuer(entry: Entry[IssuerEntry], root: str, faults: list[Finding]) -> Issuer:
@@ -119,6 +155,20 @@ def issuer(entry: Entry[IssuerEntry], root: str, faults: list[Finding]) -> Issue
         leeway=value.leeway,
         max_staleness=value.max_staleness,
     )
+
+
+def workload(entry: Entry[WorkloadEntry], faults: list[Finding]) -> Workload:
+    """Build a workload; what is wrong with it is added to `faults`."""
+    value = entry.value
+    if (value.uri is None) == (value.dns is None):
+        faults.append(entry.finding(f"workload `{entry.name}` needs either `uri` or `dns`", "set one of the two"))
+    if value.uri is not None and not _URI.fullmatch(value.uri):
+        hint = "like `spiffe://example.org/scorer`: the whole URI, as it stands in the certificate"
+        faults.append(entry.finding(f"`{value.uri}` is not a URI", hint, at=("uri",)))
+    if value.dns is not None and not _DNS.fullmatch(value.dns):
+        hint = "like `scorer.internal`: the whole name in lower case, without wildcards"
+        faults.append(entry.finding(f"`{value.dns}` is not a DNS name", hint, at=("dns",)))
+    return Workload(entry.name, frozenset(value.roles), value.uri, value.dns)
 
 
 def terms(value: MfaTerms) -> Mfa:

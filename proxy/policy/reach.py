@@ -38,11 +38,29 @@ def _first_cover(
 
 
 def _within(narrow: Scope, wide: Scope) -> bool:
-    """Say whether every network of the one lies in a network of the other; the rest is the index's answer."""
+    """Say whether the one's particular conditions imply the other's; the rest is the index's answer."""
+    return _networks_within(narrow, wide) and _hours_within(narrow, wide) and _claims_within(narrow, wide)
+
+
+def _networks_within(narrow: Scope, wide: Scope) -> bool:
     if wide.networks is None:
         return True
     return narrow.networks is not None and all(
         any(_inside(network, other) for other in wide.networks) for network in narrow.networks
+    )
+
+
+def _hours_within(narrow: Scope, wide: Scope) -> bool:
+    """Compare hours as they are written: two that say the same in other words are not found."""
+    if wide.hours is None:
+        return True
+    return narrow.hours is not None and set(narrow.hours) <= set(wide.hours)
+
+
+def _claims_within(narrow: Scope, wide: Scope) -> bool:
+    return all(
+        any(claim.path == other.path and claim.values <= other.values for claim in narrow.claims or ())
+        for other in wide.claims or ()
     )
 
 
@@ -68,6 +86,7 @@ def names_in_vain(parts: Parts, rules: Iterable[Rule]) -> list[Finding]:
         ),
         *_unused(parts.budgets, "no rule uses budget", {rule.budget.name for rule in allows}),
         *_unused(parts.outputs, "no rule uses output", {rule.output.name for rule in allows}),
+        *_unused(parts.parameters, "no rule uses parameters", {rule.asks for rule in allows if rule.asks}),
         *_unused(parts.detectors, "no rule uses detector", {rule.detector.name for rule in allows if rule.detector}),
     ]
     return [replace(finding, severity="warning") for finding in found]

@@ -5,19 +5,23 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import TypeVar
 
+from proxy.dialects import Dialect
 from proxy.documents import Path, suggestion
 from proxy.errors import Finding
 from proxy.exchange import Action, Budget, DetectorUse, Mfa, Mode, Output, Suspicion
+from proxy.policy.facts import claim_is
 from proxy.policy.merging import Entry
 from proxy.policy.model import AllowRule, DenyRule, DetectorFile, Model, Network, Rule, Scope
+from proxy.policy.parameters import Terms, effective
 from proxy.policy.parties import terms
 from proxy.policy.schema import Floor, Match, OutputEntry, RuleEntry
+from proxy.policy.suspicion import detector_use
 
 MAX_KNOWN = 12  # names that a hint lists
 
 V = TypeVar("V")
 
-_CONDITIONS = ("mfa", "budget", "output", "detector")  # what only an allow rule has
+_CONDITIONS = ("mfa", "budget", "output", "parameters", "detector")  # what only an allow rule has
 
 
 class RuleBuilder:
@@ -30,7 +34,9 @@ class RuleBuilder:
         models: Mapping[str, Model],
         budgets: Mapping[str, Budget],
         outputs: Mapping[str, OutputEntry],
+        parameters: Mapping[str, Terms],
         detectors: Mapping[str, DetectorFile],
+        dialects: Mapping[str, Dialect],
         floor: Floor | None,
         faults: list[Finding],
         warnings: list[Finding],
@@ -39,7 +45,9 @@ class RuleBuilder:
         self._models = models
         self._budgets = budgets
         self._outputs = outputs
+        self._parameters = parameters
         self._detectors = detectors
+        self._dialects = dialects
         self._floor = floor
         self._faults = faults
         self._warnings = warnings
@@ -80,6 +88,7 @@ class RuleBuilder:
         budget = self._named(entry, "budget", entry.value.budget, self._budgets, ("budget",))
         output = self._named(entry, "output", entry.value.output, self._outputs, ("output",))
         detector = self._detector(entry, match, output)
+        terms_of_use = self._named(entry, "parameters", entry.value.parameters, self._parameters, ("parameters",))
         scope = self._scope(entry, match, "allow")
         mfa = self._mfa(entry)
         if budget is None or output is None:
@@ -93,6 +102,8 @@ class RuleBuilder:
             budget=budget,
             output=stricter(str(entry.value.output), output, self._floor.output if self._floor else None),
             detector=detector,
+            asks=entry.value.parameters,
+            parameters=effective(terms_of_use or {}, self._dialects),
         )
 
     def _require_words(self, entry: Entry[RuleEntry], match: Match) -> None:
@@ -136,6 +147,8 @@ class RuleBuilder:
             actions=frozenset(match.actions or Action),  # only a deny rule may leave them out
             models=models,
             networks=self._networks(entry, match.networks, effect),
+            hours=match.hours,
+            claims=tuple(claim_is(*claim) for claim in match.claims.items()) if match.claims else None,
         )
 
     def _networks(
@@ -178,7 +191,7 @@ class RuleBuilder:
             self._warn(entry, "suspicion would change nothing", hint, ("detector", "on_suspicion"))
         if file is None:
             return None
-        return DetectorUse(file.name, file.file, file.sha256, choice.mode, choice.on_suspicion)
+        return detector_use(entry, choice, file, self._faults)
 
     def _warn(self, entry: Entry[RuleEntry], message: str, hint: str, at: Path) -> None:
         self._warnings.append(replace(entry.finding(message, hint, at=at), severity="warning"))
@@ -204,7 +217,7 @@ def unknown(entry: Entry[V], kind: str, name: str, known: Collection[str], at: P
     """Return the finding for a name that nothing has."""
     listed = sorted(known)[:MAX_KNOWN]
     more = ", …" if len(known) > len(listed) else ""
-    hint = f"known: {', '.join(listed)}{more}" if listed else f"define it under `{kind}s`"
+    hint = f"known: {', '.join(listed)}{more}" if listed else f"define it under `{kind.removesuffix('s')}s`"
     return entry.finding(f"unknown {kind} `{name}`{suggestion(name, known)}", hint, at=at)
 
 

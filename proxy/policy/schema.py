@@ -13,11 +13,15 @@ from pydantic import AfterValidator, Field, Tag, WithJsonSchema, model_validator
 from proxy.documents import Closed, Name, by_kind, fault, unique
 from proxy.documents.quantities import Bytes, Rate, Seconds, WholeSeconds
 from proxy.exchange import Action, Mode, Suspicion
+from proxy.policy.facts import ClaimFacts, ClaimName
+from proxy.policy.hours import WeekHours
 
 MAX_DECIMALS = 15  # a double has no more that mean anything
 MAX_CLASSES = 1000  # of `top_k`
 MAX_RULES = 10_000  # in one file
+MAX_COUNT = 10_000_000  # of a request parameter
 
+_POINTER = re.compile(r"(?:/(?:[^/~]|~[01])*)*")  # RFC 6901 section 3
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -35,6 +39,13 @@ def _digest(text: str) -> str:
     return text
 
 
+def _pointer(text: str) -> str:
+    if _POINTER.fullmatch(text) and text.split("/").count("*") <= 1:
+        return text
+    raise fault("`{text}` is not a JSON pointer", "like `/results/*/scores`, with one `*` at most", text=text)
+
+
+Pointer = Annotated[str, AfterValidator(_pointer)]
 Digest = Annotated[str, AfterValidator(_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})]
 Words = Annotated[
     tuple[Text, ...],
@@ -57,6 +68,11 @@ AnyOrNames = Annotated[
 ClaimPath = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[Annotated[tuple[Text, ...], Field(min_length=1)], Tag("<list>")],
     by_kind("a claim's name, or a list of names from the outside in"),
+]
+TokenTypes = Annotated[
+    tuple[Annotated[str, Field(max_length=256)], ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(unique),
 ]
 Actions = Annotated[
     tuple[Action, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(unique)
@@ -93,8 +109,9 @@ class IssuerEntry(Closed):
     roles_claim: ClaimPath = Field(
         description="The claim that lists the roles: `realm_access.roles`, or a list if a name has a dot in it."
     )
-    token_types: Words = Field(
-        ("at+jwt", "application/at+jwt"), description="The `typ` of an access token (RFC 9068); rarely anything else."
+    token_types: TokenTypes = Field(
+        ("at+jwt", "application/at+jwt"),
+        description='The `typ` of an access token (RFC 9068). `[""]`: tokens without one, as Kubernetes makes them.',
     )
     mfa: MfaTerms | None = Field(
         None, description="What counts as multi-factor here; without it, `mfa` or two kinds of factor in `amr`."
@@ -104,11 +121,39 @@ class IssuerEntry(Closed):
     max_staleness: WholeSeconds = Field(3600, description="How long old keys serve while it is away, at most 1d.")
 
 
+class WorkloadEntry(Closed):
+    """A program that is known by its client certificate alone. It has no factors: its rules say `mfa: not_required`."""
+
+    uri: Text | None = Field(
+        None, description="The URI in the certificate, whole: `spiffe://example.org/scorer`. Or `dns`."
+    )
+    dns: Text | None = Field(
+        None, description="The DNS name in the certificate, whole: `scorer.internal`. No wildcards."
+    )
+    roles: Words = Field(description="Its roles, for the rules.")
+
+
+class GenericEntry(Closed):
+    """Where a server keeps things that speaks no dialect: JSON pointers (RFC 6901), in which `*` is every row."""
+
+    infer: Text = Field(description="The path of its requests, which are POST with JSON: `/classify`.")
+    rows: Pointer = Field(description="In a request: the list of rows, like `/inputs`; an empty text: the whole body.")
+    features: Pointer | None = Field(
+        None, description="In a row: its numbers, for a detector; an empty text: the whole row."
+    )
+    scores: Annotated[tuple[Pointer, ...], Field(min_length=1)] = Field(
+        description="In a reply: the scores of a row, like `/results/*/scores`."
+    )
+    labels: tuple[Pointer, ...] = Field((), description="In a reply: what is a label and no score.")
+    health: Text | None = Field(None, description="The path of its health, which is GET.")
+
+
 class UpstreamEntry(Closed):
     """A model server."""
 
     url: Text = Field(description="Where it is: `https://triton.internal:8000`, with a path if it has one.")
     dialect: Text = Field(description="The protocol it speaks: `oip-v2`.")
+    generic: GenericEntry | None = Field(None, description="Where things are, if its dialect is `generic`.")
     timeout: Seconds = Field(10.0, description="From the request's first byte to the answer's last.")
     connect_timeout: Seconds = Field(2.0, description="To open a connection.")
     max_reply: Bytes = Field(16 << 20, description="The largest answer that is read.")
@@ -127,6 +172,9 @@ class ModelEntry(Closed):
 
     upstream: Name = Field(description="The model server that has it.")
     labels: dict[Name, Text] = Field({}, description="Words about it, for rules with `model_labels`.")
+    served_as: Text | None = Field(
+        None, description="What its server calls it, where callers name it in the body: `/models/llama-3-8b`."
+    )
 
 
 class OutputEntry(Closed):
@@ -148,11 +196,41 @@ class OutputEntry(Closed):
         return self
 
 
+class Limit(Closed):
+    """A parameter that is a count, and how much of it."""
+
+    at_most: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(description="The largest value.")
+    above: Literal["cap", "refuse"] = Field("cap", description="`refuse`: a larger value is refused, not lowered.")
+
+
+ParameterTerms = Annotated[
+    Annotated[Literal["allow", "refuse"], Tag("<text>")] | Annotated[Limit, Tag("<group>")],
+    by_kind("`allow`, `refuse` or a group with `at_most`"),
+]
+
+
 class DetectorEntry(Closed):
     """A trained judge of inputs, made by `hip detector fit`."""
 
     file: Text = Field(description="The ONNX file, relative to the policy directory: `detectors/iris.onnx`.")
     sha256: Digest = Field(description="The file's SHA-256 in hexadecimal: another file is refused.")
+
+
+class ProbeEntry(Closed):
+    """Inputs whose answers are known: the proxy asks them now and then, outside of budgets and detectors."""
+
+    model: Name = Field(description="The model that is asked.")
+    file: Text = Field(description="The baseline of `hip probe record`, relative to the policy directory.")
+    sha256: Digest = Field(description="The file's SHA-256 in hexadecimal: another file is refused.")
+    every: Seconds = Field(300.0, description="How often it is asked, at least 1s; also after each change of policy.")
+    flips: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="The share of labels that may change.")
+    shift: Annotated[float, Field(ge=0, le=1)] = Field(1e-5, description="How far a score may move.")
+    slower: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="How many times slower than the baseline is a change; absent: time does not count."
+    )
+    on_change: Literal["alarm", "quarantine"] = Field(
+        "alarm", description="`quarantine`: the model is closed (503) until it answers as its baseline says."
+    )
 
 
 class Floor(Closed):
@@ -172,7 +250,9 @@ class Match(Closed):
     """Which requests a rule is about: all that is named here must hold."""
 
     roles: AnyOrWords | None = Field(None, description="The caller has one of these roles; `any`: whoever has a token.")
-    issuers: Names | None = Field(None, description="The token is from one of these issuers.")
+    issuers: Names | None = Field(
+        None, description="The token is from one of these issuers; `mtls`: no token, a workload."
+    )
     clients: Words | None = Field(None, description="The token was given to one of these clients (`client_id`).")
     actions: Actions | None = Field(
         None, description="What is asked for. Management is never meant unless it is named."
@@ -180,6 +260,28 @@ class Match(Closed):
     models: AnyOrNames | None = Field(None, description="The models, or `any` of this policy.")
     model_labels: dict[Name, Text] | None = Field(None, description="The model has all these labels.", min_length=1)
     networks: Words | None = Field(None, description="The connection is from one of these networks: `10.0.0.0/8`.")
+    hours: Annotated[tuple[WeekHours, ...], Field(min_length=1)] | None = Field(
+        None, description="It is one of these hours: `mon-fri 08:00-18:00 Europe/Berlin`."
+    )
+    claims: dict[ClaimName, ClaimFacts] | None = Field(
+        None, description="The token's claims have these values: `{department: [botany, zoology]}`.", min_length=1
+    )
+
+
+Rungs = Annotated[tuple[Suspicion, ...], Field(min_length=1, max_length=len(Suspicion))]
+
+
+class LadderEntry(Closed):
+    """What is done about a suspicious sequence: the first rung, then one higher each time that the evidence doubles."""
+
+    near_duplicates: Rungs = Field(
+        (Suspicion.REFUSE,), description="The caller asks along a line or around a point: `[label, delay, refuse]`."
+    )
+    out_of_distribution: Rungs = Field((Suspicion.REFUSE,), description="Many of its inputs are suspicious.")
+    colluding: Rungs = Field(
+        (Suspicion.LABEL,), description="Its inputs lie near those of other callers; may not be `refuse`."
+    )
+    decay: Seconds = Field(86_400.0, description="How long an input counts.")
 
 
 class DetectorChoice(Closed):
@@ -188,7 +290,13 @@ class DetectorChoice(Closed):
     use: Name = Field(description="The detector.")
     mode: Mode = Field(Mode.ENFORCE, description="`shadow`: judge and record, but let pass.")
     on_suspicion: Suspicion = Field(
-        Suspicion.REFUSE, description="`label`: answer with the label only, so that the caller cannot tell."
+        Suspicion.REFUSE,
+        description="About one input. `label`: answer with the label only, so that the caller cannot tell.",
+    )
+    sequences: Mode = Field(Mode.OFF, description="Whether what a caller's inputs show together is judged, too.")
+    ladder: LadderEntry | None = Field(None, description="What is done about suspicious sequences.")
+    traffic: Literal["time_series"] | None = Field(
+        None, description="`time_series`: inputs come in small steps, so near ones mean nothing. Tighten the budget."
     )
 
 
@@ -204,6 +312,7 @@ class RuleEntry(Closed):
     ] = Field("required", description="Terms of its own replace the issuer's; `not_required` is shown in the audit.")
     budget: Name | None = Field(None, description="How much each caller may ask.")
     output: Name | None = Field(None, description="How exactly the answer may speak.")
+    parameters: Name | None = Field(None, description="What callers may ask for beside the input.")
     detector: DetectorChoice | None = Field(None, description="Who judges the inputs.")
     shadow: Literal[True] | None = Field(None, description="Do not act, only record what the rule would have done.")
 
@@ -213,12 +322,18 @@ class PolicyFile(Closed):
 
     version: Literal["v1"] = Field(description="The version of the language.")
     issuers: dict[Name, IssuerEntry] = Field({}, description="Whose tokens count.")
+    workloads: dict[Name, WorkloadEntry] = Field({}, description="Programs that count by their client certificate.")
     upstreams: dict[Name, UpstreamEntry] = Field({}, description="The model servers.")
     models: dict[Name, ModelEntry] = Field({}, description="Every model that may be asked for.")
     budgets: dict[Name, Annotated[tuple[Rate, ...], Field(min_length=1)]] = Field(
         {}, description="How much a caller may ask: `[60 requests/minute, 1000 rows/day]`."
     )
     outputs: dict[Name, OutputEntry] = Field({}, description="How exactly answers may speak.")
+    parameters: dict[Name, Annotated[dict[Name, ParameterTerms], Field(min_length=1)]] = Field(
+        {}, description="What callers may ask for beside the input: `{max_tokens: {at_most: 512}, echo: allow}`."
+    )
     detectors: dict[Name, DetectorEntry] = Field({}, description="Who judges inputs.")
+    probes: dict[Name, ProbeEntry] = Field({}, description="Golden inputs, to see when a model changes.")
     floor: Floor | None = Field(None, description="What no rule may go below; once in the directory.")
+    shadow: Literal[True] | None = Field(None, description="Every rule of this file is in shadow.")
     rules: Annotated[tuple[RuleEntry, ...], Field(max_length=MAX_RULES)] = Field((), description="Who may ask what.")

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_building import BASE, READERS, policy
 
+from proxy.dialects import DIALECTS
 from proxy.errors import ConfigError
 from proxy.exchange import Budget, DetectorUse, Issuer, Mfa, Mode, Output, Suspicion, Unit, Upstream, Window
 from proxy.policy.compile import compile_policy, digest
@@ -110,7 +111,7 @@ def test_plain_http_to_another_machine_takes_a_word() -> None:
 def test_a_dialect_must_be_one_that_the_caller_knows() -> None:
     files = {"policy.yaml": (BASE + READERS).encode()}
     with pytest.raises(ConfigError, match="unknown dialect"):
-        compile_policy(files, dialects=("generic",))
+        compile_policy(files, dialects={"generic": DIALECTS["generic"]})
 
 
 def test_the_digest_covers_names_contents_and_their_borders() -> None:

@@ -11,6 +11,7 @@ from proxy.errors import ConfigError
 from proxy.exchange import Action, Denial, Grant, Principal, Target
 from proxy.identity.mfa import weakness
 from proxy.policy.decide import authorize
+from proxy.policy.explanation import Asked, lacking
 from proxy.policy.model import AllowRule, Policy, Scope
 from proxy.reasons import Reason
 
@@ -55,6 +56,8 @@ def test_an_ipv4_address_in_ipv6_clothes_is_still_denied() -> None:
 # ── the index against looking at every rule ─────────────────────────────────────────────────────────────────────
 
 ROLES, MODELS, CLIENTS = ("a", "b", "c"), ("m0", "m1", "m2"), ("x", "y")
+HOURS = ("tue 22:00-23:00 UTC", "mon 08:00-09:00 UTC")  # the first of them is now
+TEAMS = ("botany", "zoology")
 NETWORKS = ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24")
 
 
@@ -78,6 +81,10 @@ def rules(draw: st.DrawFn) -> str:
         match += f", clients: {listed(draw(some(CLIENTS)))}"
     if draw(st.booleans()):
         match += f", networks: {listed(draw(some(NETWORKS)))}"
+    if draw(st.booleans()):
+        match += f", hours: [{draw(st.sampled_from(HOURS))}]"
+    if draw(st.booleans()):
+        match += f", claims: {{team: {listed(draw(some(TEAMS)))}}}"
     text = f"{effect}: {{{match}}}\n"
     if draw(st.integers(0, 4)) == 0:
         text += "    shadow: true\n"
@@ -98,6 +105,8 @@ def about(scope: Scope, who: Principal, target: Target, address: str, compiled: 
         and target.action in scope.actions
         and bool(scope.models & models)
         and (scope.networks is None or any(here in network for network in scope.networks))
+        and (scope.hours is None or scope.hours[0].text == HOURS[0])
+        and (scope.claims is None or (str, who.claims.get("team")) in scope.claims[0].values)
     )
 
 
@@ -128,6 +137,7 @@ def plainly(compiled: Policy, who: Principal, target: Target, address: str) -> t
     st.sampled_from([None, *CLIENTS]),
     st.sampled_from([0, 60, 600]),
     st.booleans(),
+    st.sampled_from([{}, *({"team": team} for team in TEAMS)]),
 )
 def test_the_index_decides_as_a_reader_would(
     drawn: list[str],
@@ -138,6 +148,7 @@ def test_the_index_decides_as_a_reader_would(
     client: str | None,
     age: int,
     strong: bool,
+    claims: dict[str, object],
 ) -> None:
     """Any rules, any request: the decision is that of a reader who goes through the file from the top."""
     models = "".join(f"  {name}: {{upstream: main}}\n" for name in MODELS)
@@ -149,10 +160,14 @@ def test_the_index_decides_as_a_reader_would(
     if compiled is None:
         return
     factors = frozenset({"pwd", "otp"} if strong else {"pwd"})
-    who = principal(*roles, client=client, factors=factors, auth_time=int(NOW) - age)
+    who = principal(*roles, client=client, factors=factors, auth_time=int(NOW) - age, claims=claims)
     decision = decide(compiled, who, Target(action, model), address)
     expected = plainly(compiled, who, Target(action, model), address)
     assert (decision.rule, None if isinstance(decision, Grant) else decision.reason) == expected
+    asked = Asked(who, Target(action, model), compiled.upstreams["main"], address, NOW)
+    for rule in compiled.rules:  # what an explanation misses in a rule is what keeps it from being about the request
+        lacks = list(lacking(compiled, rule.scope, asked, deny=not isinstance(rule, AllowRule)))
+        assert bool(lacks) != about(rule.scope, who, asked.target, address, compiled)
 
 
 def _policy_or_none(text: str) -> Policy | None:

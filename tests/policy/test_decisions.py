@@ -11,10 +11,11 @@ from proxy.adapters.watch import read_directory
 from proxy.documents import json_schema
 from proxy.policy.compile import compile_policy
 from proxy.policy.expectations import run_expectations
+from proxy.policy.reference import reference
 from proxy.policy.schema import PolicyFile
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [*sorted(path.parent for path in ROOT.glob("tests/decisions/*/policy.yaml")), ROOT / "policies"]
+FOLDERS = [*sorted(path.parent for path in ROOT.glob("tests/decisions/*/tests")), ROOT / "policies"]
 
 _BLOCK = re.compile(r"^```yaml\n# file: (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -48,6 +49,11 @@ def test_the_page_that_teaches_the_language_is_true() -> None:
 def test_the_published_schema_is_current() -> None:
     """If not: `hip check --schema > policies/policy.schema.json`."""
     assert json.loads((ROOT / "policies/policy.schema.json").read_text()) == json_schema(PolicyFile)
+
+
+def test_the_reference_page_is_current() -> None:
+    """If not: `hip check --reference > docs/policy-reference.md`."""
+    assert (ROOT / "docs/policy-reference.md").read_text() == reference()
 
 
 def test_the_published_schema_describes_every_key() -> None:
