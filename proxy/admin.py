@@ -4,7 +4,7 @@ Apart from the data path and without authentication: bind it to loopback or to a
 reaches. It decides nothing and changes nothing. A limit per source address keeps a stuck probe from eating the worker.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -59,8 +59,12 @@ class _Limiter(Limiter):
         return default_value
 
 
-def admin_app(readiness: Callable[[], Readiness], metrics: Callable[[], bytes]) -> Starlette:
-    """Return the application; both callables are asked at each request, and must be quick."""
+def admin_app(
+    readiness: Callable[[], Readiness],
+    metrics: Callable[[], bytes],
+    stages: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
+) -> Starlette:
+    """Return the application; the callables are asked at each request, and must be quick. Without `stages`, no page."""
     limiter = _Limiter(_source, storage_uri="memory://", swallow_errors=False)
     limit = limiter.shared_limit(PROBES, scope="admin")
 
@@ -84,10 +88,19 @@ def admin_app(readiness: Callable[[], Readiness], metrics: Callable[[], bytes]) 
         Route("/readyz", limit(readyz), methods=["GET"]),
         Route("/metrics", limit(metricsz), methods=["GET"]),
     ]
+    if stages is not None:
+        routes.append(Route("/stages", limit(_page(stages)), methods=["GET"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _problem, RateLimitExceeded: _too_many})
     app.router.redirect_slashes = False  # a redirect is built from the Host header
     app.state.limiter = limiter
     return app
+
+
+def _page(stages: Callable[[], Mapping[str, Mapping[str, float]]]) -> Callable[[Request], Awaitable[Response]]:
+    async def stagesz(request: Request) -> Response:  # noqa: ARG001 - slowapi takes the request by its name
+        return JSONResponse(stages())
+
+    return stagesz
 
 
 def _source(request: Request) -> str:

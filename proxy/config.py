@@ -13,6 +13,8 @@ from proxy.documents.quantities import Bytes, Rate, Seconds
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Unit, Window
 
+_TLS_STORES = ("rediss://", "valkeys://")
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -27,6 +29,8 @@ class Tls(Closed):
     """File with the password of an encrypted key."""
     client_ca: str | None = None
     """PEM file: who may issue client certificates."""
+    client_crl: str | None = None
+    """PEM file: which client certificates their CA has taken back. Read again when it changes."""
     client_certificates: Literal["off", "optional", "required"] = "off"
     """Whether clients show a certificate. Anything but `off` needs `client_ca`."""
     profile: Literal["modern", "intermediate", "fips"] = "intermediate"
@@ -34,7 +38,7 @@ class Tls(Closed):
 
 
 class Limits(Closed):
-    """Caps of the listener."""
+    """Caps of the listener; each worker has its own."""
 
     body: Bytes = 16 * 1024 * 1024
     """Largest request body."""
@@ -42,6 +46,8 @@ class Limits(Closed):
     """Connections in all."""
     connections_per_source: Annotated[int, Field(ge=1)] = 256
     """Connections from one address."""
+    requests: Annotated[int, Field(ge=2)] = 512
+    """Requests under way; one address may have as many as places are still free, so at most half."""
 
 
 class Listen(Closed):
@@ -55,6 +61,8 @@ class Listen(Closed):
     plaintext: Literal["allowed"] | None = None
     """Serve without TLS, because something trusted in front of us terminates it."""
     limits: Limits = Limits()
+    public_url: Annotated[str, Field(pattern=r"^https?://[a-z0-9.:\[\]-]+(/[A-Za-z0-9._~-]+)*$")] | None = None
+    """How clients know us, as https://models.example.com: what DPoP proofs name. Absent: bound tokens are refused."""
     realm: Annotated[str, Field(pattern=r"^[A-Za-z0-9._ -]{1,64}$")] = "inference"
     """Named in 401 answers."""
     drain: Seconds = 20
@@ -79,6 +87,12 @@ class Audit(Closed):
     `sync`: on stable storage before the request goes on. `group`: with the kernel, which survives our own death, and
     on storage a moment later. `async`: buffered; the last moment is lost when we die.
     """
+    retention: Literal["eu-ai-act", "pci", "hipaa", "forever"] = "eu-ai-act"
+    """How long records are kept: 184 days, 365 days, 2190 days, or for ever. Deletions are on record."""
+    encrypt_to: str | None = None
+    """PEM file of an X25519 or RSA public key: requests' records are encrypted to it, and we cannot read them."""
+    heads: str | None = None
+    """File on other storage to which signed heads are repeated: shows that a journal was rolled back."""
 
 
 class Telemetry(Closed):
@@ -95,6 +109,17 @@ class State(Closed):
 
     url: str
     """valkey://, redis:// or rediss:// (TLS); user and password may stand in it."""
+    ca_file: str | None = None
+    """PEM file: the CA of the store's certificate, instead of the system's."""
+
+
+class PolicySignature(Closed):
+    """Who may change the policy."""
+
+    public_key: str
+    """File with the public key that `hip policy keygen` made: only a policy that it signed may serve."""
+    rollback: Literal["allowed"] | None = None
+    """Let an older version serve again, until the word is taken away."""
 
 
 class Settings(Closed):
@@ -105,18 +130,26 @@ class Settings(Closed):
     admin: Admin = Admin()
     policies: str = "policies"
     """The policy directory."""
+    policy_signature: PolicySignature | None = None
+    """Absent: whoever can write the policy directory decides."""
     audit: Audit = Audit()
     telemetry: Telemetry = Telemetry()
+    revocations: str | None = None
+    """File of revoked tokens, subjects and certificates, one JSON object a line; `hip revoke` writes it."""
     state: State | None = None
     """Absent: budgets live in this process's memory."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that serve. More than one share what they count, and so need `state`."""
     failed_authentications: Rate = Window(Unit.REQUESTS, 30, 60)
     """How often one source address may fail to authenticate."""
 
 
-def read_settings(name: str, data: bytes) -> Settings:
-    """Return the settings, or raise ConfigError with every fault and its place."""
+def read_settings(name: str, data: bytes, workers: int | None = None) -> Settings:
+    """Return the settings, or raise ConfigError with every fault and its place. `workers` goes before the file's."""
     document = parse(name, data)
     settings = validate(document, Settings)
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
     findings = list(_contradictions(document, settings))
     if findings:
         raise ConfigError(findings)
@@ -137,6 +170,18 @@ def _contradictions(document: Document, settings: Settings) -> Iterator[Finding]
             ("listen", "tls"),
             "`client_ca` and `client_certificates` go together",
             "name the CA and say `optional` or `required`, or leave both out",
+        )
+    if listen.tls and listen.tls.client_crl is not None and listen.tls.client_ca is None:
+        hint = "name the CA as `client_ca`, or leave the list out"
+        yield document.finding(("listen", "tls", "client_crl"), "a list of client certificates that no CA issues", hint)
+    if settings.state and settings.state.ca_file is not None and not settings.state.url.startswith(_TLS_STORES):
+        hint = "write rediss:// or valkeys://, or leave `ca_file` out"
+        yield document.finding(("state", "ca_file"), "a CA for a store that is not asked over TLS", hint)
+    if settings.workers > 1 and settings.state is None:
+        yield document.finding(
+            ("workers",),
+            f"{settings.workers} workers without `state`: each would count every budget on its own",
+            "name a Valkey or Redis that they share, or serve with one",
         )
     if settings.failed_authentications.unit is not Unit.REQUESTS:
         yield document.finding(

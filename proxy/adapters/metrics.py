@@ -6,11 +6,11 @@ caller sends never becomes a label. Counters live in this process and start at z
 this, is the system of record.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from proxy.exchange import Action, Exchange, Mode, Unit
+from proxy.exchange import Action, Degraded, Exchange, Mode, Pattern, Suspicion, Unit
 from proxy.reasons import Reason
 from proxy.record import Position
 
@@ -48,6 +48,22 @@ class Metrics:
             "hip_detector_suspicious", "Inputs that a detector found strange.", ("mode",), registry=registry
         )
         self._suspicious = {mode: suspicious.labels(mode.value) for mode in Mode}
+        patterns = Counter(
+            "hip_sequence_suspicious",
+            "Requests whose caller's recent inputs showed a pattern.",
+            ("pattern", "mode"),
+            registry=registry,
+        )
+        self._patterns = {
+            (pattern, mode): patterns.labels(pattern.value, mode.value) for pattern in Pattern for mode in Mode
+        }
+        degraded = Counter(
+            "hip_degraded", "Answers made coarser, by the rung of the ladder.", ("rung",), registry=registry
+        )
+        self._degraded = {rung: degraded.labels(rung.value) for rung in Suspicion}
+        self._forgotten = Gauge(
+            "hip_sequence_callers_forgotten", "Callers whose inputs were forgotten for lack of room.", registry=registry
+        )
         exhausted = Counter(
             "hip_budget_exhausted", "Requests above a budget, by the unit that ran out.", ("unit",), registry=registry
         )
@@ -71,6 +87,22 @@ class Metrics:
         self._certificate = Gauge(
             "hip_certificate_expiry_seconds", "When the server certificate ends, in UNIX time.", registry=registry
         )
+        self._certificate_failures = Counter(
+            "hip_certificate_reload_failures", "Certificate files that were rejected on reload.", registry=registry
+        )
+        self._upstreams_down = Gauge(
+            "hip_upstream_open", "1 while the upstream's circuit is open.", ("upstream",), registry=registry
+        )
+        self._down: Callable[[], Mapping[str, bool]] = dict
+        self._requests_now = Gauge("hip_requests_in_flight", "Requests under way.", registry=registry)
+        self._spans_lost = Gauge("hip_spans_lost", "Spans that reached no collector or file.", registry=registry)
+        self._probes = Counter("hip_probes", "Golden probes, by outcome.", ("probe", "outcome"), registry=registry)
+        self._probe_changed = Gauge(
+            "hip_probe_changed", "1 while the model answers otherwise than its baseline.", ("probe",), registry=registry
+        )
+        self._quarantined = Gauge(
+            "hip_model_quarantined", "1 while a golden probe keeps the model closed.", ("model",), registry=registry
+        )
         self._connections = Gauge("hip_connections", "Open connections of the data path.", registry=registry)
 
     def finished(self, exchange: Exchange, decision: Position | None, completion: Position | None) -> None:
@@ -91,6 +123,11 @@ class Metrics:
         if exchange.score is not None and exchange.score.suspicious:
             use = exchange.grant.detector if exchange.grant is not None else None
             self._suspicious[use.mode if use is not None else Mode.OFF].inc()
+        if exchange.finding is not None and exchange.grant is not None:
+            sequences = exchange.grant.detector.sequences if exchange.grant.detector is not None else None
+            self._patterns[exchange.finding.pattern, sequences.mode if sequences is not None else Mode.OFF].inc()
+        if isinstance(exchange.verdict, Degraded):
+            self._degraded[exchange.verdict.response].inc()
         if exchange.reason is Reason.AUDIT_UNWRITABLE:
             self._unrecorded.inc()
         last = completion or decision
@@ -122,10 +159,44 @@ class Metrics:
         """Note when the server certificate ends, in UNIX seconds."""
         self._certificate.set(at)
 
+    def certificate_rejected(self) -> None:
+        """Count certificate files that did not come to serve."""
+        self._certificate_failures.inc()
+
+    def watch_upstreams(self, down: Callable[[], Mapping[str, bool]]) -> None:
+        """Ask at each scrape which upstreams are left alone."""
+        self._down = down
+
+    def probed(self, probe: str, outcome: str, *, changed: bool) -> None:
+        """Count a golden probe."""
+        self._probes.labels(probe, outcome).inc()
+        self._probe_changed.labels(probe).set(changed)
+
+    def quarantined(self, models: Collection[str]) -> None:
+        """Name the models that golden probes keep closed."""
+        self._quarantined.clear()
+        for model in models:
+            self._quarantined.labels(model).set(1)
+
+    def watch_sequences(self, forgotten: Callable[[], int]) -> None:
+        """Ask for the number of forgotten callers at each scrape."""
+        self._forgotten.set_function(lambda: float(forgotten()))
+
+    def watch_requests(self, count: Callable[[], int]) -> None:
+        """Ask for the number of requests under way at each scrape."""
+        self._requests_now.set_function(lambda: float(count()))
+
+    def watch_spans(self, lost: Callable[[], int]) -> None:
+        """Ask for the number of lost spans at each scrape."""
+        self._spans_lost.set_function(lambda: float(lost()))
+
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Ask for the number of open connections at each scrape."""
         self._connections.set_function(lambda: float(count()))
 
     def exposition(self) -> bytes:
         """Return the page that Prometheus reads."""
+        self._upstreams_down.clear()
+        for upstream, down in self._down().items():
+            self._upstreams_down.labels(upstream).set(down)
         return generate_latest(self._registry)

@@ -67,6 +67,67 @@ def mint(directory: Path, hosts: Sequence[str], clients: Sequence[str], now: dat
     return Minted(pairs["ca"], pairs["server"], MappingProxyType({name: pairs[f"client-{name}"] for name in clients}))
 
 
+def renew(directory: Path, days_left: int, now: datetime | None = None) -> Mapping[str, Pair]:
+    """Issue again, with new keys, what `mint` wrote and has fewer days left; return it by name, or raise ConfigError.
+
+    Each file is replaced in one step, the key before its certificate: a proxy that watches them loads both or none.
+    """
+    now = now or datetime.now(UTC)
+    ca = _read_ca(Pair(directory / "ca.crt", directory / "ca.key"), now)
+    due = {}
+    for path in sorted(directory.glob("*.crt")):
+        if path.name == "ca.crt":
+            continue
+        leaf = _read_certificate(path)
+        if leaf.not_valid_after_utc - now < timedelta(days=days_left):
+            due[path.stem] = _issue_again(ca, leaf, now)
+    pairs = {name: Pair(directory / f"{name}.crt", directory / f"{name}.key") for name in due}
+    try:
+        for name, one in due.items():
+            _replace(pairs[name].key, _key_pem(one))
+            _replace(pairs[name].certificate, one.certificate.public_bytes(serialization.Encoding.PEM))
+    except OSError as exc:
+        raise ConfigError([Finding(str(directory), 0, 0, f"cannot be written: {exc.strerror}")]) from exc
+    return MappingProxyType(pairs)
+
+
+def _read_ca(pair: Pair, now: datetime) -> _Issued:
+    certificate = _read_certificate(pair.certificate)
+    try:
+        key = serialization.load_pem_private_key(pair.key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as exc:
+        hint = "name a directory that `hip certs init` has made"
+        raise ConfigError([Finding(str(pair.key), 0, 0, "no key of a development CA can be read here", hint)]) from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ConfigError([Finding(str(pair.key), 0, 0, "not the key of the CA beside it", "restore the pair")])
+    if certificate.not_valid_after_utc <= now:
+        message = f"the CA has ended on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        raise ConfigError([Finding(str(pair.certificate), 0, 0, message, "make a new one: hip certs init DIRECTORY")])
+    return _Issued(certificate, key)
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        hint = "name a directory that `hip certs init` has made"
+        raise ConfigError([Finding(str(path), 0, 0, "no certificate can be read here", hint)]) from exc
+
+
+def _issue_again(ca: _Issued, leaf: x509.Certificate, now: datetime) -> _Issued:
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    (common_name,) = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return _issue(ca, str(common_name.value), list(names), now, server=ExtendedKeyUsageOID.SERVER_AUTH in purposes)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.unlink(missing_ok=True)
+    _write_new(draft, content)
+    draft.replace(path)
+
+
 def _check(hosts: Sequence[str], clients: Sequence[str]) -> None:
     findings = [
         Finding(host, 0, 0, "not a host name or an IP address") for host in hosts if not (_is_ip(host) or _is_dns(host))
@@ -167,14 +228,15 @@ def _write(directory: Path, issued: Mapping[Pair, _Issued]) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for pair, one in issued.items():
             _write_new(pair.certificate, one.certificate.public_bytes(serialization.Encoding.PEM))
-            _write_new(
-                pair.key,
-                one.key.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                ),
-            )
+            _write_new(pair.key, _key_pem(one))
     except OSError as exc:
         raise ConfigError([Finding(str(directory), 0, 0, f"cannot be written: {exc.strerror}")]) from exc
+
+
+def _key_pem(one: _Issued) -> bytes:
+    return one.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _write_new(path: Path, content: bytes) -> None:

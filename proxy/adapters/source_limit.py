@@ -11,6 +11,7 @@ slows guessing down; what keeps callers out is the signature on their token.
 """
 
 import math
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from limits import RateLimitItemPerSecond
@@ -22,6 +23,7 @@ from proxy.ports import Clock
 
 CAPACITY = 65_536  # addresses with a failure in the current window
 SUBSCRIBER_BITS = 64  # of an IPv6 address
+KEYS = 4_096  # addresses whose reading is remembered: it is most of what a request pays here
 
 
 class SourceLimit:
@@ -114,6 +116,7 @@ class BoundedMemory(Storage):
             del self._windows[key]
 
 
+@lru_cache(KEYS)
 def _key(address: str) -> str:
     try:
         source = ip_address(address)

@@ -5,11 +5,16 @@ in the first one's place: certificate, key and client CA change together, a bad 
 that are open keep what they shook hands with. There are no tickets, so no session outlives its context: one from
 before a change cannot bring a certificate back that is no longer trusted (CVE-2025-23419).
 
-Not guaranteed: revocation, which is not looked up here; that a TLS 1.2 client does not resume by session id within
-the life of one context, which Python cannot switch off (`modern` has no TLS 1.2); and the suites of TLS 1.3 and the
-groups, which Python cannot choose before 3.15 (`OPENSSL_CONF` can; `fips` needs that, or the FIPS provider).
+Revoked client certificates are those of `client_crl` (`proxy.adapters.crl`); without it, none is. Open connections do
+not see a reload: `distrusts` says which of them should end.
+
+Not guaranteed: that a TLS 1.2 client does not resume by session id within the life of one context, which Python cannot
+switch off (`modern` has no TLS 1.2); and the suites of TLS 1.3 and the groups, which Python cannot choose before 3.15
+(`OPENSSL_CONF` can; `fips` needs that, or the FIPS provider).
 """
 
+import base64
+import hashlib
 import os
 import ssl
 import stat
@@ -20,9 +25,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 
+from proxy.adapters.crl import TakenBack, read_crl
 from proxy.errors import ConfigError, Finding
+from proxy.exchange import Certificate
 
 
 class ClientCertificates(StrEnum):
@@ -62,6 +69,23 @@ class TlsFiles:
     key: Path
     key_password: Path | None = None  # the password of an encrypted key, one line
     client_ca: Path | None = None
+    client_crl: Path | None = None  # which of its certificates the CA has taken back
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that is there to be read."""
+        named = (self.certificate, self.key, self.key_password, self.client_ca, self.client_crl)
+        return tuple(path for path in named if path is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    context: ssl.SSLContext
+    expires: float
+    fingerprint: str
+    digest: bytes  # of everything that was read
+    authorities: bytes
+    taken_back: TakenBack | None
 
 
 class ServerTls:
@@ -71,34 +95,71 @@ class ServerTls:
         self._files = files
         self._client_certificates = client_certificates
         self._profile = profile
-        self._context, self._expires = self._load(now)
+        self._other_authorities = False
+        self._loaded = self._load(now)
 
     def context(self) -> ssl.SSLContext:
         """Return the context for one new connection."""
-        return self._context
+        return self._loaded.context
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files to watch."""
+        return self._files.paths
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in use, base64url."""
+        return self._loaded.fingerprint
 
     @property
     def expires(self) -> float:
         """When the certificate in use ends, in UNIX seconds."""
-        return self._expires
+        return self._loaded.expires
 
-    def reload(self, now: float) -> None:
-        """Read the files again. Raise ConfigError, and keep what serves, unless all of them are good together."""
-        self._context, self._expires = self._load(now)
+    @property
+    def list_expires(self) -> float | None:
+        """When the revocation list in use ends, in UNIX seconds: no client certificate is accepted after that."""
+        return self._loaded.taken_back.ends if self._loaded.taken_back is not None else None
 
-    def _load(self, now: float) -> tuple[ssl.SSLContext, float]:
+    def reload(self, now: float) -> bool:
+        """Read the files again, and say whether anything in them is new.
+
+        Raise ConfigError, and keep what serves, unless all of them are good together.
+        """
+        before, loaded = self._loaded, self._load(now)
+        if loaded.digest == before.digest:
+            return False
+        self._other_authorities = loaded.authorities != before.authorities
+        self._loaded = loaded
+        return True
+
+    def distrusts(self, certificate: Certificate) -> bool:
+        """Say whether a client certificate from before the last reload might be refused by what serves now."""
+        taken_back = self._loaded.taken_back
+        return self._other_authorities or (taken_back is not None and certificate.serial in taken_back.serials)
+
+    def _load(self, now: float) -> _Loaded:
         files = self._files
         findings = list(_ca_findings(files.client_ca, self._client_certificates))
         for secret in filter(None, (files.key, files.key_password)):
             findings += _secrecy_findings(secret)
-        expires = 0.0
+        expires, fingerprint = 0.0, ""
         try:
-            expires = _expiry(files.certificate, now)
+            expires, fingerprint = _leaf(files.certificate, now)
         except ConfigError as error:
             findings += error.findings
         if findings:
             raise ConfigError(findings)
-        return server_context(files, self._client_certificates, self._profile), expires
+        context = server_context(files, self._client_certificates, self._profile)
+        contents = [_read(path) for path in files.paths]
+        digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).digest()
+        authorities = _read(files.client_ca) if files.client_ca is not None else b""
+        taken_back = None
+        if files.client_crl is not None:
+            taken_back = read_crl(files.client_crl, _read(files.client_crl), authorities, now)
+            _load_crl(context, files.client_crl)
+        return _Loaded(context, expires, fingerprint, digest, authorities, taken_back)
 
 
 def server_context(files: TlsFiles, client_certificates: ClientCertificates, profile: Profile) -> ssl.SSLContext:
@@ -153,6 +214,14 @@ def _load_ca(context: ssl.SSLContext, path: Path) -> None:
         raise _config_error(path, "no CA certificate in the file", "a leaf certificate cannot issue others")
 
 
+def _load_crl(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as exc:
+        raise _config_error(path, "OpenSSL does not take the revocation list", "PEM, signed with SHA-256") from exc
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+
+
 def _ca_findings(path: Path | None, client_certificates: ClientCertificates) -> list[Finding]:
     match path, client_certificates:
         case None, ClientCertificates.OPTIONAL | ClientCertificates.REQUIRED:
@@ -165,7 +234,8 @@ def _ca_findings(path: Path | None, client_certificates: ClientCertificates) -> 
             return []
 
 
-def _expiry(path: Path, now: float) -> float:
+def _leaf(path: Path, now: float) -> tuple[float, str]:
+    """Return when the certificate ends, and its fingerprint."""
     try:
         leaf = x509.load_pem_x509_certificates(_read(path))[0]
     except ValueError as exc:
@@ -174,7 +244,8 @@ def _expiry(path: Path, now: float) -> float:
     if not begins <= datetime.fromtimestamp(now, UTC) <= ends:
         message = f"the certificate is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, which is not now"
         raise _config_error(path, message, "renew it, or set this machine's clock")
-    return ends.timestamp()
+    fingerprint = base64.urlsafe_b64encode(leaf.fingerprint(hashes.SHA256())).rstrip(b"=").decode("ascii")
+    return ends.timestamp(), fingerprint
 
 
 def _read(path: Path) -> bytes:

@@ -120,11 +120,8 @@ class ValkeyStore:
         return await self._bounded(self._run(script, key, argument))
 
     async def status(self) -> str | None:
-        """Return what is wrong with the store in words for an operator, or None."""
-        try:
-            reply = await self._bounded(self._ask("INFO", "memory"))
-        except StoreUnavailable as error:
-            return f"the shared store cannot be used: {error}"
+        """Return how the store is badly kept, in words for an operator, or None. Raise StoreUnavailable."""
+        reply = await self._bounded(self._ask("INFO", "memory"))
         lines = reply.decode("ascii", "replace").splitlines()
         facts = dict(line.split(":", 1) for line in lines if ":" in line)
         if facts.get("maxmemory") != "0" and facts.get("maxmemory_policy") != "noeviction":

@@ -7,37 +7,47 @@ closes last, so that whatever was answered is recorded.
 import asyncio
 import hashlib
 import logging
+import math
 import os
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy import __version__
-from proxy.adapters.journal import Durability, Journal, ensure_keys
+from proxy.adapters.journal import Durability, Journal, Retention, ensure_keys, read_recipient
 from proxy.adapters.keys import JwksKeyRing
-from proxy.adapters.ledger import MemoryLedger
 from proxy.adapters.metrics import Metrics
+from proxy.adapters.revocations import RevocationFile
+from proxy.adapters.sequences import MemorySequences
 from proxy.adapters.source_limit import SourceLimit
 from proxy.adapters.spans import Spans
-from proxy.adapters.tls import ClientCertificates, Profile, ServerTls, TlsFiles
 from proxy.adapters.upstream import HttpUpstreamClient
 from proxy.admin import admin_app
-from proxy.app.house import House
+from proxy.app.certificates import Certificates
+from proxy.app.house import House, lost_spans
+from proxy.app.probing import Probing
+from proxy.app.reading import load, read_config
+from proxy.app.refusals import Refusals
+from proxy.app.seat import ALONE, Seat
+from proxy.app.shared import open_shared
+from proxy.app.stages import Stages
 from proxy.app.standing import Standing
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.config import Settings, read_settings
+from proxy.config import Settings
 from proxy.dialects import DIALECTS
 from proxy.edge import Edge
-from proxy.errors import ConfigError, Finding
 from proxy.gateway import Gateway, World
 from proxy.identity.authenticator import Authenticator
-from proxy.listener import Limits, bind, serve
-from proxy.ports import Clock, Ledger
+from proxy.identity.dpop import Possession
+from proxy.identity.revocation import NOTHING_REVOKED
+from proxy.listener import Capacity, Limits, bind, serve
 from proxy.record import Start
 
 ADMIN_DRAIN = 1.0  # seconds: probes are short
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _log = logging.getLogger("hip")
 
@@ -53,10 +63,14 @@ class SystemClock:
         """Return seconds that never go back."""
         return time.monotonic()
 
+    async def sleep(self, seconds: float) -> None:
+        """Return so many seconds later."""
+        await asyncio.sleep(seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A proxy that serves."""
+    """A proxy that serves. `admin_port` is 0 in a worker: its supervisor has the admin listener."""
 
     port: int
     admin_port: int
@@ -71,149 +85,166 @@ def new_id() -> str:
 
 
 @asynccontextmanager
-async def running(config: Path) -> AsyncIterator[Running]:
+async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None) -> AsyncIterator[Running]:
     """Serve inside the `async with` block. Raise ConfigError and serve nothing where anything is wrong.
 
-    Paths in the file are relative to the file.
+    Paths in the file are relative to the file. `stages` times every step of every request.
     """
-    data, settings = _read(config)
+    data, settings = read_config(config, seat.workers)
     digest, here, clock = hashlib.sha256(data).hexdigest(), config.parent, SystemClock()
     directory = here / settings.audit.directory
     async with AsyncExitStack() as stack:
         upstreams = HttpUpstreamClient()
         stack.push_async_callback(upstreams.close)
-        tls, standing = _load(settings, here, upstreams, clock)
+        tls, standing = load(settings, here, upstreams, clock)
         policy = standing.snapshot.policy
         keys = ensure_keys(directory / "keys")
         key_ring = JwksKeyRing(clock)
         stack.push_async_callback(key_ring.close)
-        ledger = await _ledger(settings, clock, stack)
-        sockets = []
-        for host, port in ((settings.listen.host, settings.listen.port), (settings.admin.host, settings.admin.port)):
-            sockets.append(bind(host, port))
-            stack.callback(sockets[-1].close)
+        revocations = RevocationFile(here / settings.revocations) if settings.revocations else None
+        shared = await open_shared(settings.state, here, clock, stack)
+        listening, admin_listening = _sockets(settings, seat, stack)
         journal = await Journal.open(
             directory,
             signer=keys.signer,
             clock=clock,
-            facts=Start(version=__version__, configuration=digest, policy=policy.digest),
+            facts=_start(digest, policy.digest, seat),
             durability=Durability(settings.audit.durability),
+            second_place=here / settings.audit.heads if settings.audit.heads else None,
+            recipient=read_recipient(here / settings.audit.encrypt_to) if settings.audit.encrypt_to else None,
+            retention=None if settings.audit.retention == "forever" else Retention(settings.audit.retention),
         )
         stack.push_async_callback(journal.close)
         metrics = Metrics(DIALECTS)
         pseudonyms = Pseudonyms(keys.pseudonym_secret)
-        spans = _spans(settings, here, pseudonyms)
+        spans = _spans(settings, here, pseudonyms, seat)
         stack.push_async_callback(spans.close)
-        house = House(standing, key_ring, journal, metrics, pseudonyms, tls, clock)
-        stack.push_async_callback(house.settle)
-        gateway = Gateway(
-            World(
-                snapshot=standing.current,
-                authenticator=Authenticator(key_ring, clock),
-                sources=SourceLimit(settings.failed_authentications, clock),
-                ledger=ledger,
-                upstreams=upstreams,
-                trail=journal,
-                observers=(metrics, spans),
-                pseudonyms=pseudonyms,
-                clock=clock,
-                new_id=new_id,
-                via=b"hip-" + digest[:8].encode(),
-            )
+        certificates = Certificates(tls, upstreams, journal, metrics, clock)
+        probing = Probing(standing.current, upstreams, journal, metrics, clock)
+        house = House(
+            standing, key_ring, journal, metrics, certificates, upstreams, shared, spans, probing, revocations
         )
+        refusals = Refusals(standing.current, journal, metrics, pseudonyms, clock)
+        stack.push_async_callback(refusals.settle)
+        sequences = MemorySequences()
+
+        def policy_changed() -> None:
+            house.policy_changed()
+            probing.policy_changed()
+            sequences.retain({detector.sha256 for detector in standing.snapshot.policy.detectors.values()})
+
+        public_url = settings.listen.public_url
+        world = World(
+            snapshot=standing.current,
+            authenticator=Authenticator(
+                key_ring,
+                clock,
+                revocations=revocations or NOTHING_REVOKED,
+                possession=Possession(public_url, shared.replays) if public_url else None,
+            ),
+            sources=_sources(settings, seat, clock),
+            ledger=shared.ledger,
+            upstreams=upstreams,
+            sequences=sequences,
+            trail=journal,
+            observers=(metrics, spans),
+            pseudonyms=pseudonyms,
+            clock=clock,
+            new_id=new_id,
+            via=b"hip-" + digest[:8].encode(),
+            quarantined=probing.quarantined,
+        )
+        gateway = Gateway(world if stages is None else stages.watching(world))
         await key_ring.load(policy.issuers.values())
-        house.policy_changed()
-        if tls is not None:
-            metrics.certificate_expires(tls.expires)
-        limits = settings.listen.limits
-        admin = await stack.enter_async_context(
-            serve(
-                admin_app(house.readiness, metrics.exposition),
-                listening=sockets[1],
-                limits=Limits(),
-                drain_seconds=ADMIN_DRAIN,
-            )
-        )
+        policy_changed()
+        admin_port = 0
+        if admin_listening is not None:
+            admin = admin_app(house.readiness, metrics.exposition, None if stages is None else stages.table)
+            serving = serve(admin, listening=admin_listening, limits=Limits(), drain_seconds=ADMIN_DRAIN)
+            admin_port = (await stack.enter_async_context(serving)).port
+        caps = settings.listen.limits
+        capacity = Capacity(Edge(gateway, caps.body), caps.requests, refusals.refused)
         data_path = await stack.enter_async_context(
             serve(
-                Edge(gateway, limits.body),
-                listening=sockets[0],
+                capacity if stages is None else stages.timing(capacity),
+                listening=listening,
                 limits=Limits(
-                    body_bytes=limits.body,
-                    connections=limits.connections,
-                    connections_per_source=limits.connections_per_source,
+                    body_bytes=caps.body,
+                    connections=caps.connections,
+                    connections_per_source=caps.connections_per_source,
                 ),
                 drain_seconds=settings.listen.drain,
                 context=tls.context if tls is not None else None,
-                on_refused=house.refused,
+                on_refused=refusals.refused,
             )
         )
         metrics.watch_connections(lambda: data_path.connections)
+        metrics.watch_sequences(lambda: sequences.forgotten)
+        metrics.watch_requests(lambda: capacity.under_way)
+        metrics.watch_upstreams(upstreams.down)
+        metrics.watch_spans(lambda: lost_spans(spans.counts()))
         stop = asyncio.Event()
-        following = asyncio.create_task(
-            standing.follow(journal, key_ring, stop, house.policy_changed), name="policy reload"
-        )
+        followers = [
+            _follow("policy", standing.follow(journal, key_ring, stop, policy_changed)),
+            _follow("certificates", certificates.follow(data_path.dismiss, stop)),
+            _follow("shared state", shared.follow(stop)),
+            _follow("probes", probing.follow(stop)),
+        ]
+        if revocations is not None:
+            followers.append(_follow("revocations", revocations.follow(stop)))
         try:
-            yield Running(data_path.port, admin.port, standing, journal, house)
+            yield Running(data_path.port, admin_port, standing, journal, house)
         finally:
             house.draining = True
             stop.set()
-            await asyncio.wait([following])
+            await asyncio.wait(followers)
 
 
-def _read(config: Path) -> tuple[bytes, Settings]:
+def _sockets(settings: Settings, seat: Seat, stack: AsyncExitStack) -> tuple[socket.socket, socket.socket | None]:
+    """Return the data path's socket and the admin listener's; a worker gets the first, and has not the second."""
+    if seat.listening is not None:
+        return seat.listening, None
+    sockets = []
+    for host, port in ((settings.listen.host, settings.listen.port), (settings.admin.host, settings.admin.port)):
+        sockets.append(bind(host, port))
+        stack.callback(sockets[-1].close)
+    return sockets[0], sockets[1]
+
+
+def _start(configuration: str, policy: str, seat: Seat) -> Start:
     try:
-        data = config.read_bytes()
-    except OSError as exc:
-        hint = "name the file: hip serve --config FILE"
-        raise ConfigError([Finding(str(config), 0, 0, f"cannot be read: {exc.strerror}", hint)]) from exc
-    return data, read_settings(str(config), data)
-
-
-def _load(
-    settings: Settings, here: Path, upstreams: HttpUpstreamClient, clock: Clock
-) -> tuple[ServerTls | None, Standing]:
-    """Read certificates and policies; whatever is wrong with either is told at once."""
-    findings: list[Finding] = []
-    tls = standing = None
-    try:
-        tls = _tls(settings, here, clock)
-    except ConfigError as error:
-        findings += error.findings
-    try:
-        standing = Standing(here / settings.policies, upstreams)
-    except ConfigError as error:
-        findings += error.findings
-    if standing is None or findings:
-        raise ConfigError(findings)
-    return tls, standing
-
-
-def _tls(settings: Settings, here: Path, clock: Clock) -> ServerTls | None:
-    tls = settings.listen.tls
-    if tls is None:
-        return None
-    files = TlsFiles(
-        certificate=here / tls.certificate,
-        key=here / tls.key,
-        key_password=here / tls.key_password_file if tls.key_password_file else None,
-        client_ca=here / tls.client_ca if tls.client_ca else None,
+        boot = BOOT_ID.read_text("ascii").strip()
+    except OSError:  # not Linux: then nobody may compare `mono_ns` between two streams
+        boot = ""
+    return Start(
+        version=__version__,
+        configuration=configuration,
+        policy=policy,
+        replica=socket.gethostname(),  # in Kubernetes, the pod's name
+        worker=seat.worker,
+        boot=boot,
     )
-    return ServerTls(files, ClientCertificates(tls.client_certificates), Profile(tls.profile), clock.now())
 
 
-async def _ledger(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ledger:
-    """Return the ledger; the shared store's client is an optional extra, imported only where it is asked for."""
-    if settings.state is None:
-        return MemoryLedger(clock)
-    from proxy.adapters.valkey import ValkeyStore
-    from proxy.adapters.valkey_ledger import ValkeyLedger
-
-    store = ValkeyStore(settings.state.url, clock)
-    stack.push_async_callback(store.close)
-    return ValkeyLedger(store)
+def _sources(settings: Settings, seat: Seat, clock: SystemClock) -> SourceLimit:
+    """Return what counts failed authentications: each worker on its own, so each has its share."""
+    window = settings.failed_authentications
+    return SourceLimit(replace(window, limit=math.ceil(window.limit / seat.workers)), clock)
 
 
-def _spans(settings: Settings, here: Path, pseudonyms: Pseudonyms) -> Spans:
-    file = settings.telemetry.file
-    return Spans(endpoint=settings.telemetry.otlp, file=here / file if file else None, pseudonyms=pseudonyms)
+def _spans(settings: Settings, here: Path, pseudonyms: Pseudonyms, seat: Seat) -> Spans:
+    file = here / settings.telemetry.file if settings.telemetry.file else None
+    if file is not None and seat.workers > 1:  # each renames its file when it is full
+        file = file.with_stem(f"{file.stem}-{seat.worker}")
+    return Spans(endpoint=settings.telemetry.otlp, file=file, pseudonyms=pseudonyms)
+
+
+def _follow(what: str, following: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(following, name=what)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("changes of the %s are not followed any more: restart", task.get_name(), exc_info=error)

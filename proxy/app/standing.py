@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.adapters.detector import load_detector
+from proxy.adapters.golden import load_golden
 from proxy.adapters.keys import JwksKeyRing
-from proxy.adapters.upstream import HttpUpstreamClient
+from proxy.adapters.upstream import HttpUpstreamClient, Prepared
 from proxy.adapters.watch import changes, read_directory, state
-from proxy.dialects import DIALECTS
+from proxy.app.seal import Seal
+from proxy.dialects import DIALECTS, spoken
 from proxy.documents import render
 from proxy.errors import ConfigError, DependencyFault, Finding
 from proxy.gateway import Snapshot
@@ -28,12 +30,14 @@ _log = logging.getLogger("hip.policy")
 class Standing:
     """The snapshot that new requests get. `error` is what the last reload found wrong, empty when it was good."""
 
-    def __init__(self, directory: Path, upstreams: HttpUpstreamClient) -> None:
+    def __init__(self, directory: Path, upstreams: HttpUpstreamClient, seal: Seal | None = None) -> None:
         self._directory = directory
         self._upstreams = upstreams
+        self._seal = seal
         self.error = ""
         self._seen = state(directory)  # before it is read: a change from now on is not missed
-        self.snapshot = self._load()
+        self.snapshot, prepared = self._load()
+        upstreams.install(prepared)
 
     def current(self) -> Snapshot:
         """Return the snapshot for one request."""
@@ -46,7 +50,7 @@ class Standing:
         async for _ in changes(self._directory, stop, since=self._seen):
             previous = self.snapshot.policy.digest
             try:
-                snapshot = await asyncio.to_thread(self._load)
+                snapshot, prepared = await asyncio.to_thread(self._load)
             except ConfigError as error:
                 self.error = str(error)
                 event = PolicyChange(
@@ -57,6 +61,7 @@ class Standing:
                 if snapshot.policy.digest == previous and not self.error:
                     continue  # a file was touched, and says the same
                 await key_ring.load(snapshot.policy.issuers.values())
+                self._upstreams.install(prepared)
                 self.snapshot, self.error = snapshot, ""
                 digest = snapshot.policy.digest
                 event = PolicyChange(effect="loaded", policy=digest, previous=previous)
@@ -67,7 +72,7 @@ class Standing:
             except DependencyFault as error:  # the journal says so itself, and nothing is served until it can
                 _log.error("a policy change is not in the journal: %s", error.detail)
 
-    def _load(self) -> Snapshot:
+    def _load(self) -> tuple[Snapshot, Prepared]:
         files = read_directory(self._directory)
         policy = compile_policy(files, dialects=DIALECTS, root=str(self._directory))
         for warning in policy.warnings:
@@ -79,10 +84,18 @@ class Standing:
                 detectors[name] = load_detector(Path(entry.file), entry.sha256, _judged_by(name, policy))
             except ConfigError as error:
                 findings += error.findings
+        golden = {}
+        for probe in policy.probes:
+            try:
+                golden[probe.sha256] = load_golden(Path(probe.file), probe.sha256)
+            except ConfigError as error:
+                findings += error.findings
         if findings:
             raise ConfigError(findings)
-        self._upstreams.retain(policy.upstreams.values())
-        return Snapshot(policy, tuple(DIALECTS[name] for name in policy.dialects), detectors)
+        prepared = self._upstreams.prepare(policy.upstreams.values())
+        if self._seal is not None:  # last: what is remembered is what serves
+            self._seal.admit(self._directory, policy.digest)
+        return Snapshot(policy, spoken(policy.upstreams.values()), detectors, golden), prepared
 
 
 def _judged_by(detector: str, policy: Policy) -> set[str]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from rich.console import Console
 from rich.table import Table
 
-from proxy.adapters.mint import Minted, mint
+from proxy.adapters.mint import Minted, mint, renew
 from proxy.errors import ConfigError
 
 WRONG_USE = 2  # the design's exit code for wrong use or bad configuration
@@ -45,6 +45,28 @@ def init(
     for what, (certificate, key) in _paths(minted).items():
         table.add_row(what, certificate, key)
     Console().print(table)
+
+
+@certs_app.command("renew")
+def renew_command(
+    directory: Annotated[Path, typer.Argument(help="A directory that `hip certs init` has made.")],
+    days_left: Annotated[int, typer.Option(min=1, help="Renew what has fewer days left.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
+) -> None:
+    """Issue again what ends soon: the same names, new keys. A proxy that runs with the files loads them by itself.
+
+    Example: hip certs renew certs/dev --days-left 30
+    """
+    try:
+        renewed = renew(directory, days_left)
+    except ConfigError as error:
+        _fail(error)
+    if as_json:
+        print(json.dumps({name: (str(pair.certificate), str(pair.key)) for name, pair in renewed.items()}, indent=2))
+    elif renewed:
+        print("\n".join(f"renewed: {name} ({pair.certificate})" for name, pair in renewed.items()))
+    else:
+        print(f"nothing ends within {days_left} days")
 
 
 @certs_app.command("show")

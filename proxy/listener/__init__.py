@@ -3,6 +3,7 @@
     limits      every cap and deadline, with its unit
     rejection   what we answer to what we do not take
     message     which message is clean (pure)
+    capacity    how many requests may be under way
     peer        who is at the other end of the socket
     protocol    one connection: parser callbacks, deadlines, the answers that we write ourselves
     server      accepting, admitting, draining
@@ -11,9 +12,10 @@ Built on uvicorn's httptools protocol, whose measured faults are the reason for 
 guaranteed: that a token, a body or a path means anything; only that every reader of the message reads the same one.
 """
 
+from proxy.listener.capacity import Capacity
 from proxy.listener.limits import Limits
 from proxy.listener.message import clean_target
 from proxy.listener.rejection import Refused
 from proxy.listener.server import Listener, bind, serve
 
-__all__ = ["Limits", "Listener", "Refused", "bind", "clean_target", "serve"]
+__all__ = ["Capacity", "Limits", "Listener", "Refused", "bind", "clean_target", "serve"]

@@ -18,7 +18,7 @@ class Admission:
 
     def enter(self, address: str) -> Callable[[], None] | None:
         """Return the way out, to be called once or more often; None when there is no room."""
-        source = _source(address)
+        source = source_of(address)
         if self.open >= self._connections or self._sources[source] >= self._per_source:
             return None
         self.open += 1
@@ -38,7 +38,8 @@ class Admission:
         return leave
 
 
-def _source(address: str) -> object:
+def source_of(address: str) -> object:
+    """Return what an address is counted under."""
     if ":" not in address:
         return address
     return int(IPv6Address(address.partition("%")[0])) >> (128 - IPV6_SOURCE_BITS)

@@ -6,11 +6,13 @@ end of its request is the last on its connection.
 
 from typing import Protocol
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPRequestEvent
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPRequestEvent, HTTPResponseStartEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from proxy.errors import RequestError
 from proxy.listener.rejection import INTERNAL, problem
+
+JOINED_BYTES = 65_536  # a body below this is copied behind its head: one TLS record and one write instead of two
 
 
 class Conversation(Protocol):
@@ -35,6 +37,8 @@ class Cycle(RequestResponseCycle):
     conversation: Conversation
     fault: RequestError | None = None  # why the rest of the body will not come
     last: bool = False  # nothing follows this answer on its connection
+    _held: HTTPResponseStartEvent | None = None  # a head that waits for its body …
+    _announced = 0  # … of so many bytes
 
     def fail(self, fault: RequestError) -> None:
         """Tell the application that the body is not worth waiting for."""
@@ -60,17 +64,58 @@ class Cycle(RequestResponseCycle):
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Write a piece of the answer."""
+        """Write a piece of the answer. A head whose whole small body comes next waits for it: one write, not two."""
         if self.response_started:
             await super().send(message)
+        elif message["type"] == "http.response.start":
+            if self._announces_small_body(message):
+                self._held = message
+            else:
+                await self._begin(message)
+        elif self._held is None or message["type"] != "http.response.body":
+            await self._begin(message)  # uvicorn knows what to say to an application out of turn
+        elif message.get("more_body") or len(message["body"]) != self._announced:
+            await self._begin(self._held)
+            await super().send(message)
+        else:
+            await self._write_whole(self._held, message["body"])
+
+    def _announces_small_body(self, head: HTTPResponseStartEvent) -> bool:
+        if self.scope["method"] == "HEAD":
+            return False
+        fields = dict(head.get("headers", ()))
+        self._announced = int(fields.get(b"content-length", JOINED_BYTES))
+        return self._announced < JOINED_BYTES and b"connection" not in fields
+
+    async def _write_whole(self, head: HTTPResponseStartEvent, body: bytes) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
             return
+        self._judge_end()
+        fields = [*self.default_headers, *head["headers"]]
+        if self.last:
+            fields.append((b"connection", b"close"))
+        block = b"".join([b"%b: %b\r\n" % field for field in fields])
+        if not block.count(b"\n") == block.count(b"\r") == len(fields) or b"\0" in block:
+            raise RuntimeError("a header field with invalid bytes")
+        self.transport.write(b"".join((STATUS_LINE[head["status"]], block, b"\r\n", body)))
+        self.keep_alive = self.response_started = self.response_complete = True
+        self.message_event.set()
+        self.on_response()
+
+    async def _begin(self, message: ASGISendEvent) -> None:
+        """Write the head as uvicorn does, which looks into its fields."""
+        self._judge_end()
+        await super().send(message)
+        self.last = not self.keep_alive
+        self.keep_alive = True  # uvicorn would close at once: how a connection ends is the connection's affair
+
+    def _judge_end(self) -> None:
         # Nobody knows whether the client still sends a body that we have not asked for or not waited for, so what
         # comes next must not be read as a message (RFC 9110 section 10.1.1).
         self.last = self.last or self.more_body
         self.keep_alive = not self.last
-        await super().send(message)
-        self.last = not self.keep_alive
-        self.keep_alive = True  # uvicorn would close at once: how a connection ends is the connection's affair
 
     async def send_500_response(self) -> None:
         """Answer for an application that failed or said nothing."""

@@ -111,6 +111,12 @@ class Connection(HttpToolsProtocol):
             self._answering.message_event.set()
         self._leave()
 
+    def last_message(self) -> None:
+        """Let the message under way be the last of this connection, or the next one where its answer has begun."""
+        self._draining = True
+        if self._answering is not None and not self._answering.response_started:
+            self._answering.last = True
+
     def shutdown(self) -> None:
         """Answer what has begun and nothing after it; close at once where nothing has."""
         self._draining = True

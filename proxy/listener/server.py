@@ -12,11 +12,11 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from ipaddress import ip_address
-from typing import Any
 from secrets import token_hex
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -31,6 +31,7 @@ from proxy.reasons import Reason
 
 BACKLOG = 1_024  # connections that the kernel holds for us
 ACCEPT_PAUSE = 0.1  # seconds, when the process is out of descriptors or memory
+LEAVE = 1.0  # seconds at the start of a drain in which an idle connection may still bring one request
 LAST_RECORDS = 5.0  # seconds that cancelled requests have to leave their records
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]  # ASGI, whose messages each framework types for itself
@@ -112,6 +113,8 @@ class Listener:
         self._admission = Admission(limits.connections, limits.connections_per_source)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
+        self._draining = False
+        self._dismissed: Callable[[Peer], bool] = lambda _: False
         self._tick()
         self._accepting = self._loop.create_task(self._accept())
         self._sweeping = self._loop.create_task(self._sweep())
@@ -121,11 +124,22 @@ class Listener:
         """How many connections are open, handshakes included."""
         return self._admission.open
 
+    def dismiss(self, whom: Callable[[Peer], bool]) -> None:
+        """End the connections of these peers, each with the answer that is under way, and those that shake hands."""
+        self._dismissed = whom
+        for connection in list(self._server.connections):
+            if isinstance(connection, Connection) and self._is_dismissed(connection):
+                connection.shutdown()
+
+    def _is_dismissed(self, connection: Connection) -> bool:
+        return not connection.transport.is_closing() and self._dismissed(connection.peer)
+
     async def drain(self, seconds: float) -> None:
         """Take no more connections, finish what has begun, and cut what is left after `seconds`."""
         self._accepting.cancel()
         await asyncio.wait([self._accepting])
         self._listening.close()
+        await self._take_leave(min(LEAVE, seconds / 2))
         for handshake in list(self._handshakes):
             handshake.cancel()
         for connection in list(self._server.connections):
@@ -138,6 +152,16 @@ class Listener:
             await self._cut()
         self._sweeping.cancel()
         await asyncio.wait([self._sweeping])
+
+    async def _take_leave(self, seconds: float) -> None:
+        """Answer whoever has just connected, or writes on an open connection just now: closing would lose it."""
+        self._draining = True
+        for connection in list(self._server.connections):
+            if isinstance(connection, Connection):
+                connection.last_message()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._finish()
 
     async def _finish(self) -> None:
         while self._admission.open:
@@ -187,15 +211,20 @@ class Listener:
             if not self._admission.open:
                 self._empty.set()
 
-        secured = self._context is not None
+        context = self._context() if self._context is not None else None
+        secured = context is not None
         try:
-            await self._loop.connect_accepted_socket(
+            _, connection = await self._loop.connect_accepted_socket(
                 lambda: Connection(self._shared, left),
                 accepted,
-                ssl=self._context() if self._context is not None else None,
+                ssl=context,
                 ssl_handshake_timeout=self._limits.handshake if secured else None,
                 ssl_shutdown_timeout=self._limits.write_stall if secured else None,
             )
+            if self._draining:
+                connection.last_message()
+            if self._context is not None and self._context() is not context and self._is_dismissed(connection):
+                connection.transport.abort()  # it shook hands with what was replaced meanwhile
         except OSError:  # a handshake that fails or lasts too long is the client's affair
             left()
         except BaseException:

@@ -75,3 +75,11 @@ async def test_limit(open_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (status, headers[b"content-type"]) == (429, b"application/problem+json")
         assert headers[b"retry-after"] == b"60"
         assert (await get(client, "/metrics"))[0] == 429
+
+
+async def test_stages_have_a_page_only_where_they_are_traced(open_house: Any) -> None:
+    async with admin(open_house) as client:
+        assert (await get(client, "/stages"))[0] == 404
+    traced = admin_app(lambda: READY, lambda: b"", lambda: {"all": {"p50": 1.5}})
+    async with open_house(traced, Limits()) as house:
+        assert json.loads((await get(await house.connect(), "/stages"))[2]) == {"all": {"p50": 1.5}}

@@ -1,0 +1,84 @@
+"""How an answer is written: head and small body at once, and nothing that an application could slip between them."""
+
+from typing import Any
+
+import pytest
+
+from proxy.listener import Limits
+from proxy.listener.cycle import JOINED_BYTES
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+
+
+def _app(*messages: dict[str, Any]) -> Any:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+@pytest.mark.parametrize("size", [0, 2, JOINED_BYTES - 1, JOINED_BYTES, JOINED_BYTES + 1])
+async def test_a_body_of_any_size_arrives_whole(recorder: Any, open_house: Any, size: int) -> None:
+    recorder.answer = b"x" * size
+    async with open_house(recorder, Limits()) as house:
+        client = await house.connect()
+        for _ in range(2):  # and the connection lives on
+            await client.feed(GET)
+            assert (await client.answer())[2] == recorder.answer
+
+
+async def test_a_body_in_two_pieces_with_a_length_is_one_answer(open_house: Any) -> None:
+    pieces = (
+        {"type": "http.response.body", "body": b"o", "more_body": True},
+        {"type": "http.response.body", "body": b"k"},
+    )
+    async with open_house(_app(OK, *pieces), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        assert (await client.answer())[2] == b"ok"
+
+
+async def test_head_has_no_body(recorder: Any, open_house: Any) -> None:
+    async with open_house(recorder, Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET.replace(b"GET", b"HEAD") + GET)
+        assert (await client.answer("HEAD"))[1][b"content-length"] == b"2"
+        assert (await client.answer())[2] == b"ok"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_a_field_cannot_become_two(open_house: Any, value: bytes) -> None:
+    """Response splitting: a value that ends its line is our fault, and leaves as one."""
+    head = {**OK, "headers": [*OK["headers"], (b"x", value)]}  # type: ignore[misc]
+    async with open_house(_app(head, {"type": "http.response.body", "body": b"ok"}), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        status, headers, _ = await client.answer()
+        assert status == 500
+        assert b"set-cookie" not in headers
+
+
+@pytest.mark.parametrize("body", [b"", b"o", b"oks"])
+async def test_a_body_that_is_not_as_long_as_announced_ends_the_connection(open_house: Any, body: bytes) -> None:
+    async with open_house(_app(OK, {"type": "http.response.body", "body": body}), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET + GET)
+        assert (await client.end()).count(b"HTTP/1.1") == 1
+
+
+async def test_a_head_without_its_body_is_an_answer_of_ours(open_house: Any) -> None:
+    async with open_house(_app(OK), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        assert (await client.answer())[0] == 500
+
+
+async def test_the_last_answer_of_a_connection_says_so(recorder: Any, open_house: Any) -> None:
+    async with open_house(recorder, Limits(requests_per_connection=2)) as house:
+        client = await house.connect()
+        await client.feed(GET + GET)
+        assert b"connection" not in (await client.answer())[1]
+        assert (await client.answer())[1][b"connection"] == b"close"
+        assert await client.end() == b""
