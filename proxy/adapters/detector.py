@@ -5,6 +5,7 @@ found to be the policy's. Every row is judged, CHUNK_ROWS at a time, and the str
 that the rows are all that the model will see; the dialect hands them over.
 """
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Collection
@@ -21,6 +22,7 @@ from proxy.exchange import Features, Score, Sightings
 from proxy.reasons import Reason
 
 CHUNK_ROWS = 256  # rows of one run: bounds the memory of a large batch
+INLINE_ROWS = 256  # rows that the event loop waits for, about a millisecond; more are judged in a thread
 
 
 class OnnxDetector:
@@ -29,24 +31,34 @@ class OnnxDetector:
     def __init__(self, facts: DetectorFacts) -> None:
         self.facts = facts
         self._session = _session(build(facts))
-        self.judge(facts.mean[None, :])  # the first run allocates; no request waits for it
+        self._judge(facts.mean[None, :])  # the first run allocates; no request waits for it
 
     @property
     def features(self) -> int:
         """How many numbers a row has."""
         return self.facts.features
 
-    def judge(self, rows: Features) -> Score:
+    async def judge(self, rows: Features) -> Score:
         """Return the strangest row's score."""
+        if rows.ndim and len(rows) > INLINE_ROWS:
+            return await asyncio.to_thread(self._judge, rows)
+        return self._judge(rows)
+
+    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+        """Do as `judge`, and return what query sequences need of every row."""
+        if rows.ndim and len(rows) > INLINE_ROWS:
+            return await asyncio.to_thread(self._examine, rows)
+        return self._examine(rows)
+
+    def _judge(self, rows: Features) -> Score:
         statistics, _ = self._run(self._checked(rows))
         return self._score(statistics)
 
-    def examine(self, rows: Features) -> tuple[Score, Sightings]:
-        """Do as `judge`, and return what query sequences need of every row."""
+    def _examine(self, rows: Features) -> tuple[Score, Sightings]:
         checked = self._checked(rows)
         statistics, sketches = self._run(checked)
         suspicious = statistics > np.float32(self.facts.threshold)
-        return self._score(statistics), Sightings(identities(checked), sketches, suspicious)
+        return self._score(statistics), Sightings(identities(checked), sketches, suspicious, self.facts.tau)
 
     def _checked(self, rows: Features) -> Features:
         if rows.ndim != 2 or rows.shape[1] != self.facts.features:

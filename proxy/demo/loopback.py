@@ -59,6 +59,9 @@ class LoopbackServer:
     async def start(self) -> None:
         """Return when the server listens; OSError when the port is taken."""
         listener = socket.create_server((LOOPBACK, self._port))
+        # Inherited by its connections. asyncio sets it only where the socket knows that it is TCP, and this one does
+        # not: without it, each answer in two writes waits 40 ms for the acknowledgement of the first.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,

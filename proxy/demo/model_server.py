@@ -45,15 +45,19 @@ class ModelServer(LoopbackServer):
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            MODEL_FILE.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        self.load(MODEL_FILE.read_bytes())
         self._software = f"onnxruntime/{onnxruntime.__version__} Python/{platform.python_version()}"
         self._routes = Starlette(debug=True, routes=self._table())
         self.hits = 0
         super().__init__(self._count, port)
+
+    def load(self, model: bytes) -> None:
+        """Serve another ONNX model from now on, and say nothing about it: as a retraining does."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.hits += 1

@@ -57,7 +57,7 @@ rules:
     mfa: {{max_age: 8h}}
     budget: analyst
     output: coarse
-    detector: {{use: {model}, mode: enforce, on_suspicion: label}}
+    detector: {{use: {model}, mode: enforce, on_suspicion: label, sequences: enforce}}
 
   - id: trial-users-see-labels
     allow: {{roles: [trial], actions: [infer], models: [{model}]}}

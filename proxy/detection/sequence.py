@@ -5,8 +5,9 @@ Three patterns per client, over its last distinct rows:
 - colluding: 3 do so when the last rows of all clients count too: an attack that several clients share;
 - out of distribution: 8 of the last 50 were suspicious to the detector.
 An exact repeat (a retry, a popular input) is excused from the first two, whoever asked it before, and a client's own
-repeat from the third. The state is a fold over `Sightings`, which are plain numbers: a worker that is told of
-another's sightings, by `observe`, in the same order, comes to the same state.
+repeat from the third. A row that is older than the rule's decay no longer counts. The state is a fold over
+`Sightings`, which are plain numbers: a worker that is told of another's sightings, by `observe`, in the same order,
+comes to the same state.
 
 Not guaranteed: anything about who keeps its rows tau apart (1.4 to 2.1 times the queries, measured), or about rows
 that really come in small steps: a time series is flagged. "Colluding" says that rows lie near each other, not whose
@@ -14,15 +15,14 @@ fault it is: a client can ask near what others will ask. It is evidence to degra
 """
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.detection.facts import SKETCH, Floats
-from proxy.exchange import Features, Sightings
+from proxy.exchange import Features, Pattern, SequenceFinding, SequenceUse, Sightings
 
 NEAR_WINDOW = 200  # distinct rows of one client
 NEAR_LIMIT = 3
@@ -32,24 +32,6 @@ SHARED_WINDOW = 1024  # distinct rows of all clients: 0.3 MB, and a look through
 MAX_CLIENTS = 1024  # remembered at once: 0.06 MB each when their windows are full
 ROUNDING = 1e-5  # of a square: what float32 may lose when |a - b|² is had as |a|² - 2ab + |b|²
 FIRST_SLOTS = 16  # rows that a new client's window has room for; it doubles when it is full
-
-
-class Pattern(StrEnum):
-    """What a sequence of rows looks like."""
-
-    NEAR_DUPLICATES = "near_duplicates"
-    COLLUDING = "colluding"
-    OUT_OF_DISTRIBUTION = "out_of_distribution"
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceFinding:
-    """What a client's recent rows show, as long as they show it; the audit trail's evidence."""
-
-    pattern: Pattern
-    count: int  # rows that show it
-    window: int  # rows looked at
-    row: int  # of the request: where it was first seen
 
 
 class SequenceWatch:
@@ -62,26 +44,34 @@ class SequenceWatch:
         self._shared = _Window(shared)
         self.evicted = 0  # clients forgotten for lack of room
 
-    def observe(self, account: str, sightings: Sightings) -> SequenceFinding | None:
-        """Take note of a request's rows, in order, and say what the client's rows show after any of them."""
+    def observe(self, account: str, sightings: Sightings, use: SequenceUse, now: float) -> SequenceFinding | None:
+        """Take note of a request's rows, in order, and say what the client's rows show after any of them.
+
+        Of several findings it is the one with the highest rung.
+        """
         client = self._client(account)
         found: SequenceFinding | None = None
         for row, identity in enumerate(sightings.identities.tolist()):
-            if not client.rows.knows(identity):
-                self._note(client, identity, sightings.sketches[row], bool(sightings.suspicious[row]))
-            found = found or client.finding(row)
+            if not client.knows(identity):
+                self._note(client, identity, sightings.sketches[row], sightings.suspicious[row], use.near, now)
+            for finding in client.findings(row, now - use.decay):
+                if found is None or use.rung(finding).height > use.rung(found).height:
+                    found = finding
         return found
 
-    def _note(self, client: "_Client", identity: int, sketch: Floats, strange: bool) -> None:
-        near = other = False
-        if not self._shared.knows(identity):
-            near = client.rows.has_near(sketch, self._tau)
-            other = not near and self._shared.has_near(sketch, self._tau)
+    def _note(
+        self, client: "_Client", identity: int, sketch: Floats, strange: np.bool_, near: bool, now: float
+    ) -> None:
+        own = others = None
+        if near and not self._shared.knows(identity):
+            own = client.rows.nearest(sketch, self._tau)
+            if own is None:
+                others = self._shared.nearest(sketch, self._tau)
             self._shared.add(identity, sketch)
         client.rows.add(identity, sketch)
-        client.near.append(near)
-        client.other.append(other)
-        client.strange.append(strange)
+        client.near.append(None if own is None else own / self._tau, now)
+        client.other.append(None if others is None else others / self._tau, now)
+        client.strange.append(0.0 if strange else None, now)
 
     def _client(self, account: str) -> "_Client":
         client = self._clients.get(account)
@@ -101,21 +91,32 @@ def identities(rows: Features) -> NDArray[np.uint64]:
     return np.frombuffer(digests, np.uint64)
 
 
+_Mark = tuple[int, float, float]  # number of the row, when it was asked, how far it was from another
+
+
 class _Marks:
-    """Which of the last rows had a mark, and how many."""
+    """Which of the last rows had a mark."""
 
     def __init__(self, window: int) -> None:
-        self._marks: deque[bool] = deque(maxlen=window)
-        self.count = 0
+        self._window = window
+        self._rows = 0
+        self._marks: deque[_Mark] = deque()
 
-    def append(self, mark: bool) -> None:
-        if len(self._marks) == self._marks.maxlen:
-            self.count -= self._marks[0]
-        self._marks.append(mark)
-        self.count += mark
+    def append(self, distance: float | None, now: float) -> None:
+        if distance is not None:
+            self._marks.append((self._rows, now, distance))
+        self._rows += 1
+        if self._marks and self._marks[0][0] < self._rows - self._window:
+            self._marks.popleft()
+
+    def since(self, oldest: float) -> list[_Mark]:
+        return [mark for mark in self._marks if mark[1] >= oldest]
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return min(self._rows, self._window)
+
+    def __bool__(self) -> bool:
+        return bool(self._marks)
 
 
 class _Client:
@@ -127,15 +128,28 @@ class _Client:
         self.other = _Marks(NEAR_WINDOW)  # near another client's row only
         self.strange = _Marks(STRANGE_WINDOW)
 
-    def finding(self, row: int) -> SequenceFinding | None:
-        near, both = self.near.count, self.near.count + self.other.count
-        if near >= NEAR_LIMIT:
-            return SequenceFinding(Pattern.NEAR_DUPLICATES, near, len(self.near), row)
-        if self.strange.count >= STRANGE_LIMIT:
-            return SequenceFinding(Pattern.OUT_OF_DISTRIBUTION, self.strange.count, len(self.strange), row)
-        if both >= NEAR_LIMIT:
-            return SequenceFinding(Pattern.COLLUDING, both, len(self.near), row)
-        return None
+    def knows(self, identity: int) -> bool:
+        return self.rows.knows(identity)
+
+    def findings(self, row: int, oldest: float) -> Iterator[SequenceFinding]:
+        """Yield what the rows since then show, the surest first."""
+        if not (self.near or self.strange or self.other):
+            return
+        near, strange = self.near.since(oldest), self.strange.since(oldest)
+        if len(near) >= NEAR_LIMIT:
+            yield _finding(Pattern.NEAR_DUPLICATES, near, NEAR_LIMIT, len(self.near), row)
+        if len(strange) >= STRANGE_LIMIT:
+            yield _finding(Pattern.OUT_OF_DISTRIBUTION, strange, STRANGE_LIMIT, len(self.strange), row)
+        both = sorted(near + self.other.since(oldest))
+        if len(near) < NEAR_LIMIT <= len(both):
+            yield _finding(Pattern.COLLUDING, both, NEAR_LIMIT, len(self.near), row)
+
+
+def _finding(pattern: Pattern, marks: list[_Mark], limit: int, window: int, row: int) -> SequenceFinding:
+    count = len(marks)
+    reached = limit << (count // limit).bit_length() - 1  # the limit, doubled as often as the evidence has
+    distance = None if pattern is Pattern.OUT_OF_DISTRIBUTION else marks[-1][2]
+    return SequenceFinding(pattern, count, limit, window, row, marks[reached - 1][1], distance)
 
 
 class _Window:
@@ -152,18 +166,19 @@ class _Window:
     def knows(self, identity: int) -> bool:
         return identity in self._known
 
-    def has_near(self, sketch: Floats, tau: float) -> bool:
-        """Say whether a row lies within tau."""
+    def nearest(self, sketch: Floats, tau: float) -> float | None:
+        """Return the distance to the nearest row, if one lies within tau."""
         filled = len(self._slots)
         if not filled:
-            return False
+            return None
         rows = self._sketches[:filled]
         quick = self._squares[:filled] - rows @ (sketch + sketch)
         likely = quick <= tau * tau - (1 - ROUNDING) * float(sketch @ sketch)
         if not likely.any():
-            return False
+            return None
         apart = rows[likely] - sketch
-        return bool((apart * apart).sum(axis=1).min() <= tau * tau)
+        square = float((apart * apart).sum(axis=1).min())
+        return square**0.5 if square <= tau * tau else None
 
     def add(self, identity: int, sketch: Floats) -> None:
         if len(self._slots) < self._capacity:

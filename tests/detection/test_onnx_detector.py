@@ -1,5 +1,6 @@
 """The detector behind its port: real onnxruntime, real files."""
 
+import asyncio
 import hashlib
 import os
 import subprocess
@@ -17,6 +18,7 @@ from proxy.detection.facts import DetectorFacts
 from proxy.detection.fit import Subject, fit, sketches, statistics
 from proxy.detection.graph import build
 from proxy.errors import ConfigError, DependencyFault, Malformed
+from proxy.exchange import Score, Sightings
 from proxy.ports import Detector
 from proxy.reasons import Reason
 
@@ -29,6 +31,14 @@ def facts(name: str = "digits") -> DetectorFacts:
 @cache
 def detector() -> OnnxDetector:
     return OnnxDetector(facts())
+
+
+def judge(given: np.ndarray) -> Score:
+    return asyncio.run(detector().judge(given))
+
+
+def examine(given: np.ndarray) -> tuple[Score, Sightings]:
+    return asyncio.run(detector().examine(given))
 
 
 def rows(count: int = 5) -> np.ndarray:
@@ -63,8 +73,8 @@ def test_the_runtime_computes_what_was_fitted(name) -> None:
 def test_an_ordinary_row_passes_and_noise_does_not() -> None:
     port: Detector = detector()
     assert port.features == 64
-    assert not port.judge(rows(1)).suspicious
-    score = port.judge(uniform(world("digits"), 1).astype(np.float32))
+    assert not judge(rows(1)).suspicious
+    score = judge(uniform(world("digits"), 1).astype(np.float32))
     assert score.suspicious
     assert score.p_value == pytest.approx(1 / (len(facts().calibration) + 1))
     assert score.statistic > score.threshold
@@ -73,8 +83,8 @@ def test_an_ordinary_row_passes_and_noise_does_not() -> None:
 def test_the_strangest_row_answers_for_all() -> None:
     batch = rows(10)
     batch[7] = uniform(world("digits"), 1)
-    assert detector().judge(batch).row == 7
-    assert detector().judge(batch).suspicious
+    assert judge(batch).row == 7
+    assert judge(batch).suspicious
 
 
 @pytest.mark.parametrize("at", [0, CHUNK_ROWS - 1, CHUNK_ROWS, 9_999])
@@ -82,9 +92,9 @@ def test_in_ten_thousand_rows_each_is_judged(at) -> None:
     ordinary = rows(200)
     ordinary = ordinary[statistics(facts(), ordinary) <= facts().threshold]
     batch = np.resize(ordinary, (10_000, 64))
-    assert not detector().judge(batch).suspicious
+    assert not judge(batch).suspicious
     batch[at] = 0.5 + 1 / 37
-    score, sightings = detector().examine(batch)
+    score, sightings = examine(batch)
     assert (score.suspicious, score.row) == (True, at)
     assert np.flatnonzero(sightings.suspicious).tolist() == [at]
     assert sightings.sketches.shape == (10_000, 64)
@@ -93,14 +103,14 @@ def test_in_ten_thousand_rows_each_is_judged(at) -> None:
 
 def test_examining_judges_alike() -> None:
     for given in (rows(1), rows(300)):
-        assert detector().examine(given)[0] == detector().judge(given)
+        assert examine(given)[0] == judge(given)
 
 
 def test_suspicion_and_the_p_value_agree_row_by_row() -> None:
     of = world("digits")
     given = np.vstack([of.test, uniform(of, 20)]).astype(np.float32)
-    flags = detector().examine(given)[1].suspicious
-    assert [detector().judge(row[None]).suspicious for row in given] == flags.tolist()
+    flags = examine(given)[1].suspicious
+    assert [judge(row[None]).suspicious for row in given] == flags.tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -108,13 +118,13 @@ def test_numbers_that_are_not_finite_are_malformed(value) -> None:
     batch = rows(3)
     batch[1, 5] = value
     with pytest.raises(Malformed) as caught:
-        detector().judge(batch)
+        judge(batch)
     assert caught.value.reason is Reason.SCHEMA_MISMATCH
 
 
 @pytest.mark.parametrize("shape", [(64,), (1, 63), (1, 65), (1, 0), (0, 64), (1, 1, 64), ()])
 def test_other_shapes_are_malformed(shape) -> None:
-    for call in (detector().judge, detector().examine):
+    for call in (judge, examine):
         with pytest.raises(Malformed) as caught:
             call(np.zeros(shape, np.float32))
         assert caught.value.reason is Reason.SCHEMA_MISMATCH
@@ -122,14 +132,14 @@ def test_other_shapes_are_malformed(shape) -> None:
 
 def test_numbers_beyond_float32_are_malformed() -> None:
     with pytest.raises(Malformed):
-        detector().judge(np.full((1, 64), 1e39))  # type: ignore[arg-type]
+        judge(np.full((1, 64), 1e39))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [np.finfo(np.float32).max, np.finfo(np.float32).min, 1e20, -1e20])
 def test_huge_values_are_suspicious(value) -> None:
     """The squares would overflow float32; the clip keeps the statistic finite."""
     for given in (np.full((1, 64), value, np.float32), np.where(np.arange(64) == 20, value, rows(1)).astype("f4")):
-        score = detector().judge(given)
+        score = judge(given)
         assert score.suspicious
         assert np.isfinite(score.statistic)
 
@@ -137,13 +147,13 @@ def test_huge_values_are_suspicious(value) -> None:
 def test_subnormal_values_are_as_good_as_zero() -> None:
     zeros = np.zeros((1, 64), np.float32)
     subnormal = np.full((1, 64), np.finfo(np.float32).smallest_subnormal)
-    assert detector().judge(subnormal).statistic == detector().judge(zeros).statistic
+    assert judge(subnormal).statistic == judge(zeros).statistic
 
 
 def test_rows_of_another_layout_are_judged_alike() -> None:
     """A transposed or strided array is the same numbers."""
-    assert detector().judge(np.asfortranarray(rows(9))) == detector().judge(rows(9))
-    assert detector().judge(np.repeat(rows(9), 2, axis=0)[::2]) == detector().judge(rows(9))
+    assert judge(np.asfortranarray(rows(9))) == judge(rows(9))
+    assert judge(np.repeat(rows(9), 2, axis=0)[::2]) == judge(rows(9))
 
 
 class BrokenSession:
@@ -163,7 +173,7 @@ def test_a_runtime_that_fails_fails_closed(result) -> None:
     broken = OnnxDetector(facts())
     broken._session = BrokenSession(result)
     with pytest.raises(DependencyFault) as caught:
-        broken.judge(rows(1))
+        asyncio.run(broken.judge(rows(1)))
     assert caught.value.reason is Reason.DETECTOR_FAILED
 
 
@@ -214,13 +224,13 @@ def test_a_graph_that_the_runtime_refuses_is_a_configuration_fault(file: Path) -
 # ── telemetry ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 QUIET = """
-import os, sys
+import asyncio, os, sys
 from pathlib import Path
 from proxy.adapters.detector import load_detector
 import numpy as np
 assert "onnxruntime" not in sys.modules
 detector = load_detector(Path(sys.argv[1]), sys.argv[2])
-detector.judge(np.zeros((1, 64), np.float32))
+asyncio.run(detector.judge(np.zeros((1, 64), np.float32)))
 import onnxruntime
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 print([path for path in Path("/proc/self/fd").iterdir() if path.is_socket()])
