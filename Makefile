@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := .venv-servers
+BENCH := .venv-bench
+LITELLM := .venv-litellm
 SOURCES := proxy tests benchmarks .ci
 PYTEST_WORKERS ?= 2
 
@@ -38,7 +40,7 @@ demo: $(VENV)/.ready ## set everything up and walk through the main job
 	$(BIN)/hip demo $(DEMO)
 
 test: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## all tests, real model servers and real Valkey included
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not slow" --ignore tests/images $(TESTS)
 
 check: $(VENV)/.ready ## format, lint, types, import contracts, security lint, dependency audit
 	$(BIN)/ruff format --check $(SOURCES)
@@ -59,13 +61,41 @@ format: $(VENV)/.ready ## format and mend what can be mended
 fuzz: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## the long forms: fuzzing, mutations, kill -9
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(TESTS)
 
+$(BENCH)/.ready: requirements/bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --require-hashes --requirement requirements/bench.txt
+	touch $@
+
+$(LITELLM)/.ready: requirements/litellm.txt
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --require-hashes --requirement requirements/litellm.txt
+	touch $@
+
+# nginx and wrk are Debian's: apt-get install nginx-light wrk
+bench: $(VENV)/.ready $(BENCH)/.ready $(LITELLM)/.ready ## measure beside the peers, write docs/performance.md
+	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only "$(ONLY)",--write)
+
+bench-quick: $(VENV)/.ready $(BENCH)/.ready $(LITELLM)/.ready ## the same in two minutes
+	$(BIN)/python -m benchmarks.bench --quick
+
+bench-transports: $(BENCH)/.ready ## the HTTP clients that could stand behind us
+	$(BENCH)/bin/python benchmarks/transports.py
+
+bench-defence: $(VENV)/.ready ## what a policy does to an attacker; writes the table of docs/defence.md
+	$(BIN)/python benchmarks/defence.py
+
+soak: $(VENV)/.ready ## ten minutes at 80 % with faults; SOAK="--seconds 60" for less
+	$(BIN)/python -m benchmarks.soak $(SOAK)
+
 lock: $(VENV)/.ready ## renew the locked requirements
 	$(BIN)/uv pip compile pyproject.toml --extra redis $(LOCK) -o requirements/core.txt
-	$(BIN)/uv pip compile pyproject.toml --extra redis --group dev $(LOCK) -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra redis --extra audit --group dev $(LOCK) -o requirements/dev.txt
+	$(BIN)/uv pip compile requirements/bench.in $(LOCK) -o requirements/bench.txt
+	$(BIN)/uv pip compile requirements/litellm.in $(LOCK) -o requirements/litellm.txt
 	$(BIN)/uv pip compile requirements/servers.in $(LOCK) -o requirements/servers.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(SERVERS) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) $(BENCH) $(LITELLM) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test check audit format fuzz lock clean
+.PHONY: help setup demo test check audit format fuzz bench bench-quick bench-transports bench-defence soak lock clean
