@@ -1,9 +1,9 @@
 """Spans to OTLP/HTTP and to a file of OTLP JSON lines: `ports.Observer`.
 
 The request only pays for describing its spans and for one append to a bounded queue; a thread encodes and sends. A
-full queue refuses the newest and counts it: loss is a number that can be read, never silence. We build OTLP messages
-ourselves and use no TracerProvider, so there is no sampler, no limit and no `OTEL_*` variable that could switch an
-audit span off, change its ids or send it to a console. It is NOT the system of record.
+full queue refuses the newest and counts it: loss is a number that can be read, never silence. There is no
+TracerProvider (ADR 0006), so there is no sampler, no limit and no `OTEL_*` variable that could switch an audit span
+off, change its ids or send it to a console. It is NOT the system of record.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx
 
 from proxy import __version__
-from proxy.adapters.otlp import as_json, as_protobuf, rejected, works
+from proxy.adapters.otlp import as_json, as_protobuf, rejected, resource, works
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.audit.trace import Attributes, Span, spans_of
+from proxy.audit.trace import Span, spans_of
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Exchange
 from proxy.record import Position
@@ -59,11 +59,7 @@ class Spans:
 
     def __init__(self, *, endpoint: str | None, file: Path | None, pseudonyms: Pseudonyms) -> None:
         self._pseudonyms = pseudonyms
-        self._resource: Attributes = (
-            ("service.name", "hip"),
-            ("service.version", __version__),
-            ("service.instance.id", secrets.token_hex(8)),
-        )
+        self._resource = resource(secrets.token_hex(8))
         if not works(self._resource):
             raise ConfigError([Finding("telemetry", 0, 0, "spans cannot be encoded", "see the protobuf package")])
         self._endpoint = None if endpoint is None else _checked(endpoint)

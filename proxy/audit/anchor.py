@@ -23,24 +23,34 @@ class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stream: str
     size: int
-    hash: str
+    root: str  # hexadecimal, of the tree over all its records
     torn_bytes: int
     torn_digest: str
 
 
+class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The beginning of a stream, or all of it, that retention removed."""
+
+    stream: str
+    segments: int  # files, from the first one on
+    size: int  # records
+    hash: str  # of the last of them; of a whole stream, its root
+
+
 class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line. `size` and `hash` are the writing stream's, `found` is another stream that it found dead."""
+    """One line. `size` and `root` are the writing stream's, `found` is another stream that it found dead."""
 
     v: int
     n: int
     prev: str
-    kind: Literal["start", "head", "end", "recovered"]
+    kind: Literal["start", "head", "end", "recovered", "retention"]
     stream: str
     t_ns: int
     size: int
-    hash: str  # of the stream's last record, which commits to all before it
+    root: str  # hexadecimal, of the tree over all its records, also those that are withheld
     certificate: str
     found: Found | None = None
+    deleted: Deleted | None = None
     torn_bytes: int = 0  # of an unfinished anchor line that this writer removed
 
 

@@ -7,13 +7,38 @@ the request; a record says what the gateway noted, NOT that the gateway was righ
 
 import math
 import sys
+from collections.abc import Mapping
 
 from proxy.audit.inert import MAX_DETAIL, inert, inert_or_none, inert_set
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.audit.skeleton import skeleton
-from proxy.exchange import Call, Degraded, Exchange, Grant, Mode, Output, Peer, Principal, Reply, Suspicion
+from proxy.exchange import (
+    Call,
+    Degraded,
+    Exchange,
+    Grant,
+    Mode,
+    Output,
+    Peer,
+    Principal,
+    Reply,
+    SequenceFinding,
+    SequenceUse,
+    Suspicion,
+)
 from proxy.reasons import Reason
-from proxy.record import Actor, Completion, Decision, Judged, Obligations, Source, Spent, UpstreamError
+from proxy.record import (
+    Actor,
+    Completion,
+    Decision,
+    Judged,
+    JudgedAs,
+    Obligations,
+    Sequence,
+    Source,
+    Spent,
+    UpstreamError,
+)
 
 _GREATEST = sys.float_info.max
 
@@ -108,7 +133,8 @@ def _actor(principal: Principal, pseudonyms: Pseudonyms) -> Actor:
         key_id=inert(principal.key_id),
         acr=inert_or_none(principal.acr),
         auth_time=principal.auth_time,
-        bound=principal.certificate is not None,
+        bound=principal.certificate is not None or principal.proof_key is not None,
+        client=inert_or_none(principal.client),
     )
 
 
@@ -142,7 +168,6 @@ def judged(exchange: Exchange) -> Judged | None:
     score, use = exchange.score, None if exchange.grant is None else exchange.grant.detector
     if score is None or use is None:
         return None
-    refuse = use.on_suspicion is Suspicion.REFUSE
     return Judged(
         detector=use.name,
         digest=use.digest,
@@ -152,12 +177,36 @@ def judged(exchange: Exchange) -> Judged | None:
         statistic=_finite(score.statistic),
         threshold=_finite(score.threshold),
         row=int(score.row),
-        verdict="pass"
-        if not score.suspicious
-        else ("refuse" if refuse else "degrade")
-        if use.mode is Mode.ENFORCE
-        else ("shadow_refuse" if refuse else "shadow_degrade"),
+        verdict=_JUDGED_AS[use.mode is Mode.ENFORCE, use.on_suspicion] if score.suspicious else "pass",
+        sequence=_sequence(exchange.finding, use.sequences),
     )
+
+
+def _sequence(finding: SequenceFinding | None, use: SequenceUse | None) -> Sequence | None:
+    if finding is None or use is None:
+        return None
+    return Sequence(
+        pattern=finding.pattern,
+        count=finding.count,
+        limit=finding.limit,
+        window=finding.window,
+        row=finding.row,
+        since=_finite(finding.since),
+        verdict=_JUDGED_AS[use.mode is Mode.ENFORCE, use.rung(finding)],
+        distance=None if finding.distance is None else round(_finite(finding.distance), 4),
+    )
+
+
+_JUDGED_AS: Mapping[tuple[bool, Suspicion], JudgedAs] = {  # by whether it is enforced
+    (True, Suspicion.LABEL): "degrade",
+    (True, Suspicion.STEP_UP): "step_up",
+    (True, Suspicion.DELAY): "delay",
+    (True, Suspicion.REFUSE): "refuse",
+    (False, Suspicion.LABEL): "shadow_degrade",
+    (False, Suspicion.STEP_UP): "shadow_step_up",
+    (False, Suspicion.DELAY): "shadow_delay",
+    (False, Suspicion.REFUSE): "shadow_refuse",
+}
 
 
 def _finite(number: float) -> float:

@@ -46,6 +46,9 @@ class StreamReport:
     refused: int = 0
     completed: int = 0
     unpaired: int = 0  # decisions without a completion, and the reverse
+    withheld: int = 0  # records of which only the hash is there: encrypted, or left out of an export
+    unread: int = 0  # records whose hash was checked and nothing else (`hash_only`)
+    pruned: int = 0  # segments that retention deleted on record
     head: str = ""  # the last checkpoint: a note to keep
     faults: list[Fault] = field(default_factory=list)
 

@@ -8,7 +8,7 @@ is kept elsewhere does.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from proxy.audit.anchor import ANCHOR_VERSION, Anchor, AnchorError, Found, line_hash, read
+from proxy.audit.anchor import ANCHOR_VERSION, Anchor, AnchorError, Deleted, Found, line_hash, read
 from proxy.audit.chain import GENESIS
 from proxy.audit.findings import Fault, Status
 from proxy.audit.note import Verifier
@@ -21,9 +21,10 @@ class Known:
     """What the anchor log says of one stream: its greatest signed size, and how it ended."""
 
     size: int
-    hash: str
+    root: str
     ended: bool = False
     found: Found | None = None
+    deleted: Deleted | None = None  # what retention removed of its beginning
 
     @property
     def final_size(self) -> int:
@@ -35,11 +36,16 @@ class Known:
         """Say whether nothing may follow."""
         return self.ended or self.found is not None
 
+    @property
+    def all_deleted(self) -> bool:
+        """Say whether retention removed the whole stream, so that nothing of it is missed."""
+        return self.closed and self.deleted is not None and self.deleted.size == self.final_size
+
     def admits(self, found: Found) -> bool:
         """Say whether what was found can be the end of this stream."""
         if self.closed or found.size < self.size:
             return False
-        return found.size > self.size or found.hash == self.hash
+        return found.size > self.size or found.root == self.root
 
 
 @dataclass(slots=True)
@@ -61,13 +67,15 @@ class Roster:
             message = f"anchor line {anchor.n}: a stream starts once, and first"
             raise AnchorError(message)
         if known is None:
-            known = self.streams[anchor.stream] = Known(anchor.size, anchor.hash)
+            known = self.streams[anchor.stream] = Known(anchor.size, anchor.root)
         if known.closed or anchor.size < known.size:
             message = f"anchor line {anchor.n} contradicts an earlier one"
             raise AnchorError(message)
-        known.size, known.hash, known.ended = anchor.size, anchor.hash, anchor.kind == "end"
+        known.size, known.root, known.ended = anchor.size, anchor.root, anchor.kind == "end"
         if anchor.found is not None:
             self._bury(anchor.found, anchor.n)
+        if anchor.deleted is not None:
+            self._prune(anchor.deleted, anchor.n)
         self.count += 1
         self.last = line_hash(line)
         self.torn_bytes += anchor.torn_bytes
@@ -78,6 +86,14 @@ class Roster:
             message = f"anchor line {n}: the recovered stream {found.stream} was another one before"
             raise AnchorError(message)
         dead.found = found  # beside the last signed head, not over it: both must fit the records
+
+    def _prune(self, deleted: Deleted, n: int) -> None:
+        known = self.streams.get(deleted.stream)
+        before = 0 if known is None or known.deleted is None else known.deleted.size
+        if known is None or not before < deleted.size <= known.final_size:
+            message = f"anchor line {n}: retention tells of records that {deleted.stream} did not have"
+            raise AnchorError(message)
+        known.deleted = deleted
 
 
 class RosterCheck:
@@ -116,7 +132,8 @@ class RosterCheck:
         if self._kept:
             self._fault(Status.TAMPERED, f"rolled back: the head that was kept has number {max(self._kept)}")
         for stream in self.roster.streams.keys() - set(present):
-            self.faults.append(Fault(Status.TAMPERED, stream, None, "removed: the anchor log knows it"))
+            if not self.roster.streams[stream].all_deleted:
+                self.faults.append(Fault(Status.TAMPERED, stream, None, "removed: the anchor log knows it"))
         return self.roster
 
     def _fault(self, status: Status, what: str) -> None:

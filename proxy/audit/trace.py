@@ -2,11 +2,10 @@
 
 Decides names, times and attributes. A span is a pointer into the journal and an independent witness of it
 (`hip.journal.*`); it is NOT the record: a trace pipeline may lose it. The caller's own trace is linked, never joined,
-so that no caller chooses our ids or switches our spans off. OpenTelemetry semantic conventions where they are stable,
-`hip.*` for what is ours.
+so that no caller chooses our ids or switches our spans off; its header is read where spans are encoded. OpenTelemetry
+semantic conventions where they are stable, `hip.*` for what is ours.
 """
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,7 +13,7 @@ from proxy.audit.describe import judged, spent
 from proxy.audit.inert import inert
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.exchange import Call, Degraded, Exchange
-from proxy.record import Position
+from proxy.record import Position, Sequence
 
 MAX_INT = (1 << 63) - 1  # OTLP integers are signed and have 64 bits; one beyond loses the whole batch
 MAX_SECONDS = 9e9  # the year 2255: its nanoseconds still fit
@@ -22,8 +21,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS",
 OTHER_METHOD = "_OTHER"  # semantic conventions for HTTP: a method that is not one of the known
 SERVER_FAULT = 500
 CLIENT_FAULT = 400
-
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+MAX_TRACEPARENT = 512  # characters; version 00 has 55, a later one may have more
 
 Value = str | int | float | bool
 Attributes = tuple[tuple[str, Value], ...]
@@ -50,7 +48,7 @@ class Span:
     end_ns: int
     attributes: Attributes
     error: bool
-    link: tuple[str, str] | None = None  # the caller's trace and span
+    caller: str | None = None  # the caller's `traceparent`, as sent: nobody has read it yet
 
 
 def spans_of(
@@ -94,7 +92,7 @@ def _server(exchange: Exchange, decision: Position | None, completion: Position 
         start_ns=start,
         end_ns=max(start, _ns(exchange.finished)),
         error=failed,
-        link=caller_of(call),
+        caller=_caller(call),
         attributes=_clean(
             {
                 "http.request.method": method,
@@ -187,16 +185,29 @@ def _detector(exchange: Exchange, server: Span) -> Span:
                 "hip.detector.threshold": said.threshold,
                 "hip.detector.row": said.row,
                 "hip.detector.verdict": said.verdict,
+                **({} if said.sequence is None else _sequence(said.sequence)),
             }
         ),
     )
 
 
-def caller_of(call: Call) -> tuple[str, str] | None:
-    """Return the caller's trace and span (W3C Trace Context section 3.2); several headers, or a bad one, are none."""
+def _sequence(shown: Sequence) -> dict[str, Value | None]:
+    return {
+        "hip.sequence.pattern": shown.pattern,
+        "hip.sequence.count": shown.count,
+        "hip.sequence.limit": shown.limit,
+        "hip.sequence.window": shown.window,
+        "hip.sequence.distance": shown.distance,
+        "hip.sequence.verdict": shown.verdict,
+    }
+
+
+def _caller(call: Call) -> str | None:
+    """Return the one `traceparent` (W3C Trace Context section 3.2); of several, none is the caller's."""
     values = call.values(b"traceparent")
-    match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
-    return None if match is None else (match[1].decode(), match[2].decode())
+    if len(values) != 1 or len(values[0]) > MAX_TRACEPARENT or not values[0].isascii():
+        return None
+    return values[0].decode("ascii")
 
 
 def _ns(seconds: float) -> int:

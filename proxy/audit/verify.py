@@ -14,12 +14,16 @@ from proxy.audit.checkpoint import Checkpoint, origin
 from proxy.audit.findings import Fault, Status, StreamReport
 from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.note import NoteError, Verifier
+from proxy.audit.pairs import MAX_OPEN_PAIRS, Pairs
 from proxy.audit.roster import Known
-from proxy.record import AnyEvent, Completion, Decision, Segment, Stop
+from proxy.audit.withheld import is_withheld, read_withheld
+from proxy.audit.witness import MAX_WAITING, Waiting, Witness
+from proxy.record import SCHEMA_VERSION, AnyEvent, Completion, Decision, Segment, Stop
 from proxy.record import Checkpoint as CheckpointRecord
 
 NOTHING = sha256().hexdigest()
-MAX_OPEN_PAIRS = 1_000_000  # decisions without their completion that one pass remembers
+_REQUESTS = (b'decision"', b'completion"')
+_TYPE = b',"type":"'
 
 
 class _Wrong(ValueError):
@@ -37,12 +41,17 @@ class StreamCheck:
         kept: Mapping[int, bytes] | None = None,  # size → root, of checkpoints that an auditor kept
         *,
         whole: bool = True,  # False: a file that was taken out of its stream may begin in the middle
+        hash_only: bool = False,  # look at requests' hashes, not into them: three times as fast, pairs are not counted
+        witness: Witness | None = None,
     ) -> None:
         self.report = StreamReport(stream)
         self._auditor = auditor
         self._known = known
         self._kept = dict(kept or {})
         self._whole = whole
+        self._from_zero = whole and (known is None or known.deleted is None)
+        self._hash_only = hash_only
+        self._witness = None if witness is None else Waiting(witness)
         self._tree = Tree()
         self._prev = GENESIS
         self._certificate: Certificate | None = None
@@ -51,8 +60,8 @@ class StreamCheck:
         self._torn = b""
         self._served = False
         self._stopped = False
-        self._open: set[str] = set()
-        self._pairs_lost = False
+        self._pairs = Pairs(whole=self._from_zero)
+        self._note = ""
         self._events = {
             Segment: self._on_segment,
             CheckpointRecord: self._on_checkpoint,
@@ -82,12 +91,18 @@ class StreamCheck:
             self._fault(Status.TAMPERED, str(error))
 
     def _take(self, line: bytes) -> None:
-        report = self.report
+        if is_withheld(line):
+            self._take_withheld(line)
+        elif not (self._hash_only and self._take_unread(line)):
+            self._take_read(line)
+        self._compare()
+
+    def _take_read(self, line: bytes) -> None:
         envelope, body = split(line)
-        if envelope.stream != report.stream:
+        if envelope.stream != self.report.stream:
             message = f"a record of stream {envelope.stream}"
             raise _Wrong(message)
-        if not report.records:
+        if not self.report.records:
             self._begin(envelope, body)
         tree = self._tree
         if envelope.seq != tree.size:
@@ -96,6 +111,7 @@ class StreamCheck:
         if envelope.prev != self._prev:
             raise _Wrong("does not follow the record before it: one of the two was changed")
         event: AnyEvent | None = None
+        leaf = leaf_hash(line)
         try:
             event = read_event(body, envelope.v)
             judge = self._events.get(type(event))
@@ -104,14 +120,41 @@ class StreamCheck:
         except SchemaError as error:  # an unknown schema leaves the chain judgeable
             self._fault(Status.UNKNOWN, str(error))
         finally:
-            leaf = leaf_hash(line)
-            tree.add(leaf)
-            self._prev = leaf.hex()
-            report.records += 1
+            self._grow(leaf)
             self._last_ns = envelope.t_ns
         if isinstance(event, CheckpointRecord):
             self._seal(tree.size, envelope.t_ns)
-        self._compare()
+        if self._witness is not None:
+            self._witness.record(envelope, event, line, leaf)
+
+    def _take_unread(self, line: bytes) -> bool:
+        """Take a request's record by its bytes: the chain and the signed root speak for what is in it."""
+        start = line.find(_TYPE) + len(_TYPE)
+        if not self.report.records or not line.startswith(_REQUESTS, start):
+            return False
+        report = self.report
+        head = f'{{"v":{SCHEMA_VERSION},"stream":"{report.stream}","seq":{self._tree.size},"prev":"{self._prev}",'
+        if not line.startswith(head.encode()):
+            return False  # the slow way says what is wrong
+        self._serve()
+        report.unread += 1
+        self._grow(leaf_hash(line))
+        return True
+
+    def _take_withheld(self, line: bytes) -> None:
+        seq, leaf = read_withheld(line)
+        if not self.report.records or seq != self._tree.size:
+            raise _Wrong("a withheld record out of its place")
+        self._serve()
+        self.report.withheld += 1
+        self._grow(leaf)
+        if self._witness is not None:
+            self._witness.withheld(seq, leaf)
+
+    def _grow(self, leaf: bytes) -> None:
+        self._tree.add(leaf)
+        self._prev = leaf.hex()
+        self.report.records += 1
 
     # ── the journal's own records ───────────────────────────────────────────────────────────────────────────────
 
@@ -119,7 +162,7 @@ class StreamCheck:
         """Find where the stream begins: at its first record, or with a segment's own account of what was before."""
         if envelope.seq == 0:
             return
-        if self._whole:
+        if self._from_zero:
             message = f"the stream begins with record {envelope.seq}: earlier segments are missing"
             raise _Wrong(message)
         event = read_event(body)
@@ -131,6 +174,13 @@ class StreamCheck:
             raise _Wrong("the tree's state in the segment record does not fit its seq") from error
         self._prev, self._segment = envelope.prev, event.index - 1
         self.report.first_seq = envelope.seq
+        deleted = None if self._known is None else self._known.deleted
+        if deleted is not None:
+            self.report.pruned = event.index
+            if envelope.seq > deleted.size or (envelope.seq == deleted.size and envelope.prev != deleted.hash):
+                raise _Wrong("the stream does not begin where retention, on record, has cut it")
+        if self._witness is not None:
+            self._witness.begin(envelope.seq, list(self._tree.peaks))
 
     def _on_segment(self, event: Segment, envelope: Envelope, _: bytes) -> None:
         certificate = Certificate.open(event.certificate, self._auditor)
@@ -141,7 +191,7 @@ class StreamCheck:
             raise _Wrong(message)
         if list(event.peaks) != [peak.hex() for peak in self._tree.peaks]:
             raise _Wrong("the segment record tells of another tree")
-        self._segment, self._certificate = event.index, certificate
+        self._segment, self._certificate, self._note = event.index, certificate, event.certificate
         self._head(event.checkpoint)
         self._seal(envelope.seq, envelope.t_ns)
 
@@ -166,6 +216,8 @@ class StreamCheck:
         if not self._certificate.covers(head.t_ns):
             raise _Wrong("a checkpoint signed outside its key's window")
         self.report.head = note
+        if self._witness is not None:
+            self._witness.sealed(note, self._note)
         return head
 
     def _on_stop(self, *_: object) -> None:
@@ -175,22 +227,11 @@ class StreamCheck:
 
     def _on_decision(self, event: Decision, *_: object) -> None:
         self._serve()
-        if event.effect == "deny":
-            self.report.refused += 1
-            return
-        self.report.allowed += 1
-        if len(self._open) < MAX_OPEN_PAIRS:
-            self._open.add(event.event)
-        else:
-            self._pairs_lost = True
+        self._pairs.decided(event)
 
     def _on_completion(self, event: Completion, *_: object) -> None:
         self._serve()
-        self.report.completed += 1
-        if event.event in self._open:
-            self._open.remove(event.event)
-        elif self._whole:
-            self.report.unpaired += 1
+        self._pairs.completed(event)
 
     def _serve(self) -> None:
         self._served = True
@@ -212,15 +253,19 @@ class StreamCheck:
             return
         for head in (self._known, self._known.found):
             if head is not None and head.size == size:
-                if head.hash != self._prev:
+                if head.root != self._tree.root().hex():
                     raise _Wrong("the records so far are not those of the anchor log")
                 self._seal(size, self._last_ns)
+                if self._witness is not None:
+                    self._witness.vouched()
 
     def finish(self) -> StreamReport:
         """Judge the end of the stream."""
         report, known = self.report, self._known
         report.torn_bytes = len(self._torn)
-        report.unpaired += len(self._open)
+        pairs = self._pairs
+        report.allowed, report.refused, report.completed = pairs.allowed, pairs.refused, pairs.completions
+        report.unpaired = pairs.unpaired
         if self.broken:
             return report
         size = self._tree.size
@@ -232,13 +277,15 @@ class StreamCheck:
             self._finish_closed(known, size)
         elif not report.records:
             self._fault(Status.INCOMPLETE, "not one whole record")
-        elif known is None and self._whole and self._served:
+        elif known is None and self._from_zero and self._served:
             self._fault(Status.TAMPERED, "served requests, but the anchor log does not know the stream")
         else:
             self._finish_open(known)
         if any(kept < size for kept in self._kept):
             self._fault(Status.UNKNOWN, "a head that was kept covers only records before this file")
-        if self._pairs_lost:
+        if self._witness is not None and self._witness.overflowed:
+            self._fault(Status.UNKNOWN, f"more than {MAX_WAITING} records without a signed head: not shown")
+        if pairs.lost:
             self._fault(Status.UNKNOWN, f"more than {MAX_OPEN_PAIRS} unpaired decisions: pairs were not all counted")
         return report
 

@@ -5,7 +5,6 @@
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,28 +12,21 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
 from proxy.adapters.journal.disk import segments
-from proxy.adapters.journal.reading import Kept, Verification, file_lines, stream_lines, total_bytes, verify
-from proxy.audit.anchor import AnchorError, line_hash, read
+from proxy.adapters.journal.reading import Kept, Verification, file_lines, stream_lines, verify
+from proxy.audit.bundle import BundleError, is_bundle
+from proxy.audit.bundle import read as read_bundle
+from proxy.audit.bundle import verify as verify_bundle
 from proxy.audit.chain import LineError, split
-from proxy.audit.checkpoint import ORIGIN, Checkpoint
 from proxy.audit.findings import Status, StreamReport
 from proxy.audit.inert import inert
-from proxy.audit.note import NoteError, Verifier
-
-SLOW_BYTES = 64 << 20  # a progress bar appears from here: about two seconds
+from proxy.audit.note import Verifier
+from proxy.cli import audit_data, audit_report, audit_upkeep
+from proxy.cli.audit_input import WORDS, PublicKey, cannot_tell, progress, read_heads, read_key, start_of, when
 
 audit_app = typer.Typer(help="Verify and read the audit journal, offline.", no_args_is_help=True)
 
-_WORDS = {
-    Status.INTACT: "INTACT",
-    Status.TAMPERED: "TAMPERED",
-    Status.INCOMPLETE: "INCOMPLETE",
-    Status.UNKNOWN: "CANNOT TELL",
-}
 _STYLES = {
     Status.INTACT: "bold green",
     Status.TAMPERED: "bold red",
@@ -49,36 +41,26 @@ _LIMITS = (
 
 @audit_app.command("verify")
 def verify_command(
-    path: Annotated[Path, typer.Argument(help="The journal's directory, or one of its files.", exists=True)],
-    public_key: Annotated[
-        str, typer.Option("--public-key", help="The auditor's key: the line in audit.pub, or a file that holds it.")
-    ] = "",
+    path: Annotated[Path, typer.Argument(help="The journal's directory, one of its files, or a bundle.", exists=True)],
+    public_key: PublicKey = "",
     head: Annotated[
         Path | None, typer.Option("--head", help="A file with heads kept from earlier verifications.", exists=True)
     ] = None,
+    hash_only: Annotated[
+        bool, typer.Option("--hash-only", help="Chain and signatures only: faster, and pairs are not counted.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Verify a journal: 0 intact, 1 tampered, 2 incomplete or unsealed tail, 3 cannot tell.
 
     Example: hip audit verify /var/lib/hip/audit --public-key audit.pub --head kept.txt
     """
-    if not public_key:
-        _cannot_tell("without --public-key nobody can say who signed this journal; take audit.pub from the operator")
-    auditor = _key(public_key)
-    kept = _kept(head, auditor) if head else Kept()
-    total = total_bytes(path)
-    with Progress(
-        "verifying",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=as_json or total < SLOW_BYTES,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("", total=total)
-        found = verify(path, auditor, kept, lambda step: bar.advance(task, step))
+    auditor = read_key(public_key)
+    if path.is_file() and is_bundle(start_of(path)):
+        _verify_bundle(path, auditor, as_json=as_json)
+    kept = read_heads(head, auditor) if head else Kept()
+    with progress(path, "verifying", quiet=as_json) as advance:
+        found = verify(path, auditor, kept, advance, hash_only=hash_only)
     if as_json:
         print(json.dumps(_as_json(found), indent=2))
     else:
@@ -86,46 +68,28 @@ def verify_command(
     raise typer.Exit(int(found.status))
 
 
-def _key(text: str) -> Verifier:
+def _verify_bundle(path: Path, auditor: Verifier, *, as_json: bool) -> NoReturn:
     try:
-        path = Path(text)
-        return Verifier.parse(path.read_text("ascii") if path.is_file() else text)
-    except (NoteError, OSError, UnicodeDecodeError) as error:
-        return _cannot_tell(f"--public-key: {error}")
-
-
-def _kept(path: Path, auditor: Verifier) -> Kept:
-    """Read kept heads: anchor lines (JSON) and checkpoints (signed notes), in any order."""
-    kept = Kept()
-    try:
-        text = path.read_text("utf-8")
-        for line in text.splitlines():
-            if line.startswith("{"):
-                raw = line.encode()
-                kept.anchors[read(raw, auditor).n] = line_hash(raw)
-        for start in (ORIGIN + part for part in ("\n" + text).split("\n" + ORIGIN)[1:]):
-            checkpoint = Checkpoint.parse(start.partition("\n\n")[0] + "\n")
-            stream = checkpoint.origin.removeprefix(ORIGIN)
-            kept.checkpoints.setdefault(stream, {})[checkpoint.size] = checkpoint.root
-    except (AnchorError, NoteError, OSError, UnicodeDecodeError) as error:
-        _cannot_tell(f"--head: {error}")
-    if not (kept.anchors or kept.checkpoints):
-        _cannot_tell(f"--head: {path} holds neither an anchor line nor a checkpoint")
-    return kept
-
-
-def _cannot_tell(message: str) -> NoReturn:
-    print(f"CANNOT TELL: {message}", file=sys.stderr)
-    raise typer.Exit(int(Status.UNKNOWN))
-
-
-def _when(t_ns: int) -> str:
-    return datetime.fromtimestamp(t_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if t_ns else "-"
+        bundle = read_bundle(path.read_bytes())
+    except BundleError as error:
+        cannot_tell(f"{path}: {error}")
+    faults = verify_bundle(bundle, auditor)
+    status = Status.TAMPERED if faults else Status.INTACT
+    about = inert(bundle.about)
+    if as_json:
+        told = {"status": WORDS[status].lower(), "exit_code": int(status), "about": about}
+        print(json.dumps(told | {"records": len(bundle.records), "faults": msgspec.to_builtins(faults)}, indent=2))
+    else:
+        for fault in faults:
+            print(f"record {fault.seq} of the bundle: {fault.what}")
+        print(f"{WORDS[status]}: {len(bundle.records)} records, {about}")
+        print("Proven: each stood at its place under a signed head. Not proven: that there are no others.")
+    raise typer.Exit(int(status))
 
 
 def _as_json(found: Verification) -> dict[str, object]:
     return {
-        "status": _WORDS[found.status].lower().replace(" ", "_"),
+        "status": WORDS[found.status].lower().replace(" ", "_"),
         "exit_code": int(found.status),
         "streams": [
             msgspec.to_builtins(report) | {"unsealed": report.unsealed, "status": int(report.status)}
@@ -139,24 +103,18 @@ def _as_json(found: Verification) -> dict[str, object]:
 
 def _print(found: Verification, path: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    table = Table("stream", "records", "sealed to", "at", "unsealed", "end", "allowed", "refused", "unpaired", "found")
     for report in found.streams:
-        table.add_row(*_row(report))
-    console.print(table)
+        _print_stream(console, report)
     for fault in (*found.faults, *(fault for report in found.streams for fault in report.faults)):
         place = f"{fault.stream}" + ("" if fault.seq is None else f", record {fault.seq}")
         console.print(
-            f"[{_STYLES[fault.status]}]{_WORDS[fault.status].lower()}[/]: {escape(place)}: {escape(fault.what)}"
+            f"[{_STYLES[fault.status]}]{WORDS[fault.status].lower()}[/]: {escape(place)}: {escape(fault.what)}"
         )
-    for report in found.streams:
-        if report.ending == "recovered":
-            lost = f", {report.torn_bytes} bytes of an unfinished record" if report.torn_bytes else ""
-            console.print(f"note: {report.stream} ended in a crash and was found by its successor{lost}")
     sealed = sum(report.sealed - report.first_seq for report in found.streams if report.sealed)
     unsealed = sum(report.unsealed for report in found.streams)
     status = found.status
     console.print(
-        f"[{_STYLES[status]}]{_WORDS[status]}[/]: {len(found.streams)} streams, "
+        f"[{_STYLES[status]}]{WORDS[status]}[/]: {len(found.streams)} streams, "
         f"{sealed} records sealed, {unsealed} unsealed"
     )
     if found.head:
@@ -168,19 +126,23 @@ def _print(found: Verification, path: Path) -> None:
     console.print(_LIMITS)
 
 
-def _row(report: StreamReport) -> tuple[str, ...]:
-    return (
-        report.stream,
-        str(report.records),
-        str(report.sealed - 1) if report.sealed else "-",
-        _when(report.sealed_ns),
-        str(report.unsealed),
-        report.ending,
-        str(report.allowed),
-        str(report.refused),
-        str(report.unpaired),
-        f"[{_STYLES[report.status]}]{_WORDS[report.status].lower()}[/]",
-    )
+def _print_stream(console: Console, report: StreamReport) -> None:
+    """Print one stream as a block: 80 columns are enough."""
+    console.print(f"[{_STYLES[report.status]}]{WORDS[report.status].lower()}[/]  {escape(report.stream)}")
+    sealed = f"sealed to {report.sealed - 1} at {when(report.sealed_ns)}" if report.sealed else "nothing sealed"
+    console.print(f"    {report.records:,} records, {sealed}, {report.unsealed:,} unsealed")
+    if report.unread:
+        pairs = f"{report.unread:,} read by hash only"
+    else:
+        pairs = f"{report.allowed:,} allowed, {report.refused:,} refused, {report.unpaired:,} unpaired"
+    console.print(f"    {pairs}; end: {report.ending}")
+    if report.withheld:
+        console.print(f"    {report.withheld:,} records withheld: encrypted or left out, only their hashes are here")
+    if report.pruned:
+        console.print(f"    files 0 to {report.pruned - 1} were deleted by retention, which is on record")
+    if report.ending == "recovered":
+        lost = f", with {report.torn_bytes} bytes of an unfinished record" if report.torn_bytes else ""
+        console.print(f"    crashed; found by its successor{lost}")
 
 
 @audit_app.command("show")
@@ -221,7 +183,16 @@ def _show(line: bytes, wanted: str) -> bool:
     event = msgspec.json.decode(fields.get("event", b'""'), type=str)
     if wanted and event != wanted:
         return False
-    print(f"{_when(envelope.t_ns)}  {envelope.stream}#{envelope.seq}  {inert(kind)}")
+    print(f"{when(envelope.t_ns)}  {envelope.stream}#{envelope.seq}  {inert(kind)}")
     for name, value in fields.items():
         print(f"    {inert(name)}: {inert(bytes(value).decode('utf-8', 'replace'), 1_000)}")
     return True
+
+
+audit_app.command("report")(audit_report.report_command)
+audit_app.command("bundle")(audit_report.bundle_command)
+audit_app.command("query")(audit_data.query_command)
+audit_app.command("export")(audit_data.export_command)
+audit_app.command("decrypt")(audit_upkeep.decrypt_command)
+audit_app.command("lookup")(audit_upkeep.lookup_command)
+audit_app.command("review")(audit_upkeep.review_command)

@@ -21,6 +21,8 @@ from proxy.errors import ConfigError, DependencyFault
 from proxy.reasons import Reason
 from proxy.record import AnyEvent, Decision, Gap, Recovered, Segment, Start, Stop
 
+IMPATIENT = replace(QUICK, stuck_seconds=0.3)
+
 
 class FaultyDisk(Disk):
     """A disk that fails, fills up or hangs when a test says so. It counts its calls."""
@@ -358,7 +360,7 @@ async def test_the_reserve_is_enough_for_an_orderly_end(where: Place) -> None:
 @pytest.mark.parametrize("durability", [Durability.GROUP, Durability.SYNC])
 async def test_a_sync_that_hangs_refuses_and_shows(where: Place, durability: Durability) -> None:
     disk = FaultyDisk()
-    journal = await where.open(disk=disk, durability=durability)
+    journal = await where.open(disk=disk, durability=durability, limits=IMPATIENT)
     disk.hang.clear()
     await until(journal, State.STUCK)
     assert "does not return" in await refused(journal)
@@ -382,7 +384,7 @@ def test_a_write_that_hangs_shows_from_outside(where: Place) -> None:
     ready, results = threading.Event(), []
 
     async def hang() -> None:
-        journal = await where.open(limits=replace(QUICK, tick_seconds=60, sync_seconds=60))
+        journal = await where.open(limits=replace(IMPATIENT, tick_seconds=60, sync_seconds=60))
         opened.append(journal)
         os.dup2(writer, journal._stream._fd)
         ready.set()

@@ -13,16 +13,23 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind
+from opentelemetry.trace import Status as SdkStatus
+from opentelemetry.trace import StatusCode as SdkStatusCode
 from stories import PSEUDONYMS, call, exchange, principal
 
+from proxy import __version__
 from proxy.adapters import spans as spans_module
-from proxy.adapters.otlp import as_json, as_protobuf
+from proxy.adapters.otlp import SCHEMA, SCOPE, as_json, as_protobuf, link_of, resource
 from proxy.adapters.spans import MAX_QUEUED, Spans
 from proxy.audit.inert import MAX_NAME
 from proxy.audit.trace import Span, spans_of
@@ -31,6 +38,7 @@ from proxy.exchange import Exchange, Reply, Target
 from proxy.reasons import Reason
 from proxy.record import Position
 
+OWNER = resource("test")
 DECISION, COMPLETION = Position("s", 4, "a" * 64), Position("s", 5, "b" * 64)
 
 
@@ -93,7 +101,7 @@ def attributes(span: SpanMessage) -> dict[str, Any]:
 
 
 def parsed(spans: tuple[Span, ...]) -> list[SpanMessage]:
-    return list(ExportTraceServiceRequest.FromString(as_protobuf((), spans)).resource_spans[0].scope_spans[0].spans)
+    return list(ExportTraceServiceRequest.FromString(as_protobuf(OWNER, spans)).resource_spans[0].scope_spans[0].spans)
 
 
 async def exported(collector: Collector, *stories: Exchange) -> list[SpanMessage]:
@@ -161,7 +169,7 @@ async def test_a_caller_can_neither_switch_off_nor_join_our_trace(collector: Col
 )
 def test_a_bad_or_doubled_traceparent_is_no_link(parents: list[bytes]) -> None:
     story = exchange(call=call(headers=tuple((b"traceparent", parent) for parent in parents)))
-    assert spans_of(story, None, None, PSEUDONYMS)[0].link is None
+    assert link_of(spans_of(story, None, None, PSEUDONYMS)[0]) is None
 
 
 async def test_the_environment_cannot_switch_spans_off(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,8 +232,8 @@ def test_both_forms_carry_a_link_and_an_error() -> None:
     story = exchange(status=502, reply=Reply(500, (), b""), reason=Reason.UPSTREAM_ERROR)
     story.call = call(headers=((b"traceparent", b"00-" + b"4" * 32 + b"-" + b"5" * 16 + b"-01"),))
     spans = spans_of(story, None, None, PSEUDONYMS)
-    server = json.loads(as_json((), spans))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
-    assert server["links"] == [{"traceId": "4" * 32, "spanId": "5" * 16}]
+    server = json.loads(as_json(OWNER, spans))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    assert server["links"] == [{"traceId": "4" * 32, "spanId": "5" * 16, "flags": 0x300}]
     assert server["status"] == {"code": 2}
 
 
@@ -334,3 +342,48 @@ async def test_without_a_place_nothing_is_made() -> None:
 def test_nothing_is_written_to_the_console(capfd: pytest.CaptureFixture[str]) -> None:
     asyncio.run(test_a_collector_that_is_not_there_costs_the_request_nothing())
     assert capfd.readouterr() == ("", "")
+
+
+# ── conformance: what the SDK and its official encoder make of the same spans ───────────────────────────────────────
+
+
+def readable(span: Span) -> ReadableSpan:
+    """Return our span as the SDK's own."""
+    own = SpanContext(int(span.trace_id, 16), int(span.span_id, 16), is_remote=False)
+    parent = None if span.parent_id is None else SpanContext(own.trace_id, int(span.parent_id, 16), is_remote=False)
+    caller = link_of(span)
+    return ReadableSpan(
+        name=span.name,
+        context=own,
+        parent=parent,
+        resource=OWNER,
+        attributes=dict(span.attributes),
+        links=[Link(caller)] if caller is not None else [],
+        kind=SpanKind(int(span.kind) - 1),  # the SDK counts from 0, OTLP from 1
+        status=SdkStatus(SdkStatusCode.ERROR if span.error else SdkStatusCode.UNSET),
+        start_time=span.start_ns,
+        end_time=span.end_ns,
+        instrumentation_scope=InstrumentationScope(SCOPE, __version__, SCHEMA),
+    )
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        exchange(forwarded=1_790_000_000.005, judge_seconds=0.001),
+        exchange(call=call(headers=((b"traceparent", b"00-" + b"4" * 32 + b"-" + b"5" * 16 + b"-01"),))),
+        exchange(status=502, reply=Reply(500, (), b""), reason=Reason.UPSTREAM_ERROR),
+        exchange(grant=None, score=None, upstream_seconds=None, reply=None, reason=Reason.NO_RULE, status=403),
+    ],
+    ids=["allowed", "linked", "failed", "refused"],
+)
+def test_our_message_is_the_one_that_the_sdk_makes(story: Exchange) -> None:
+    spans = spans_of(story, DECISION, COMPLETION, PSEUDONYMS)
+    ours = ExportTraceServiceRequest.FromString(as_protobuf(OWNER, spans))
+    assert ours == encode_spans([readable(span) for span in spans])
+
+
+def test_the_environment_cannot_rename_the_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "evil")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=evil")
+    assert resource("x").attributes["service.name"] == "hip"

@@ -262,6 +262,8 @@ def attack(history: History, manipulate: Callable[[Files, random.Random], None],
         return
     found = judge(history, files, tmp_path)
     assert found.status is Status.TAMPERED, (manipulate.__name__, seed, found)
+    quick = verify(tmp_path / "judged", history.place.auditor, Kept(), hash_only=True)
+    assert quick.status is Status.TAMPERED, (manipulate.__name__, seed, quick)
 
 
 @pytest.mark.parametrize("manipulate", MANIPULATIONS)
@@ -393,6 +395,28 @@ def test_the_command_says_what_is_sealed_and_which_head_to_keep(history: History
     code, text = run("verify", str(tmp_path / "audit"), "--public-key", key, "--head", str(head))
     assert code == 1
     assert "rolled back" in text
+
+
+def test_the_blocks_of_the_command_fit_80_columns(history: History, tmp_path: Path) -> None:
+    write_files(tmp_path / "audit", history.files)
+    text = CliRunner().invoke(
+        audit_app,
+        ["verify", str(tmp_path / "audit"), "--public-key", str(history.place.auditor)],
+        env={"COLUMNS": "80"},
+    )
+    blocks = text.output.partition("Keep this head")[0].splitlines()
+    assert max(len(line) for line in blocks) <= 80, blocks
+
+
+def test_hash_only_agrees_and_says_what_it_did_not_count(history: History, tmp_path: Path) -> None:
+    write_files(tmp_path / "audit", history.files)
+    full = verify(tmp_path / "audit", history.place.auditor, Kept())
+    quick = verify(tmp_path / "audit", history.place.auditor, Kept(), hash_only=True)
+    assert quick.status is full.status is Status.INTACT
+    assert [report.sealed for report in quick.streams] == [report.sealed for report in full.streams]
+    assert sum(report.unread for report in quick.streams) == 2 * 21 + 2
+    code, text = run("verify", str(tmp_path / "audit"), "--public-key", str(history.place.auditor), "--hash-only")
+    assert (code, "read by hash only" in text) == (0, True)
 
 
 def test_the_command_for_programs(history: History, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxy.adapters.journal.disk import ANCHOR_FILE, PRIVATE_FILE, tail
-from proxy.audit.anchor import ANCHOR_VERSION, Anchor, Found, line_hash, unverified, write
+from proxy.audit.anchor import ANCHOR_VERSION, Anchor, Deleted, Found, line_hash, unverified, write
 from proxy.audit.chain import GENESIS
 from proxy.audit.note import Signer
 from proxy.audit.roster import Roster
@@ -27,7 +27,7 @@ class Head:
 
     stream: str
     size: int
-    hash: str
+    root: str
     t_ns: int
     certificate: str
     signer: Signer
@@ -61,7 +61,13 @@ class AnchorLog:
         return roster
 
     def append(
-        self, fd: int, kind: Literal["start", "head", "end", "recovered"], head: Head, found: Found | None = None
+        self,
+        fd: int,
+        kind: Literal["start", "head", "end", "recovered", "retention"],
+        head: Head,
+        *,
+        found: Found | None = None,
+        deleted: Deleted | None = None,
     ) -> None:
         """Append one line and make it durable."""
         last, torn = tail(self._path, MAX_ANCHOR)
@@ -75,9 +81,10 @@ class AnchorLog:
             stream=head.stream,
             t_ns=head.t_ns,
             size=head.size,
-            hash=head.hash,
+            root=head.root,
             certificate=head.certificate,
             found=found,
+            deleted=deleted,
             torn_bytes=len(torn),
         )
         line = write(anchor, head.signer) + b"\n"

@@ -16,6 +16,7 @@ from proxy.errors import ConfigError, Finding
 ANCHOR_FILE = "anchors.jsonl"
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
+TAIL_BYTES = 4 << 20  # enough for the last signed head of a file, which comes at least every 1,000 records
 OTHERS = 0o077  # permission bits of group and world
 
 _SEGMENT = re.compile(r"(\d{8}T\d{9}Z-[0-9a-f]{12})\.(\d{6})\.jsonl")
@@ -78,6 +79,11 @@ def segment_path(directory: Path, stream: str, index: int) -> Path:
     return directory / f"{stream}.{index:06d}.jsonl"
 
 
+def sealed_path(directory: Path, stream: str, index: int) -> Path:
+    """Return where the encrypted part of a segment is."""
+    return directory / f"{stream}.{index:06d}.sealed"
+
+
 def lock_path(directory: Path, stream: str) -> Path:
     """Return the file whose lock says that the stream's process lives."""
     return directory / f"{stream}.lock"
@@ -101,3 +107,11 @@ def tail(path: Path, cap: int) -> tuple[bytes | None, bytes]:
         data = file.read()
     lines, newline, torn = data.rpartition(b"\n")
     return (lines.rpartition(b"\n")[2], torn) if newline else (None, torn)
+
+
+def tail_lines(path: Path) -> list[bytes]:
+    """Return the whole lines near a file's end, without newlines; the first may be cut."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - TAIL_BYTES))
+        return file.read().split(b"\n")[:-1]

@@ -21,6 +21,7 @@ from proxy.adapters.journal.disk import PRIVATE_FILE, private_directory, require
 from proxy.audit.certificate import KEY_NAME
 from proxy.audit.note import Signer
 from proxy.audit.pseudonym import SECRET_BYTES
+from proxy.audit.sealing import Recipient, SealError
 from proxy.errors import ConfigError, Finding
 
 SIGNING_FILE = "audit-signing.pem"
@@ -62,6 +63,17 @@ def ensure_keys(directory: Path) -> Keys:
     if public.read_text().strip() != keys.public:
         raise _config_error(public, "is not the public half of the signing key", "restore the pair")
     return keys
+
+
+def read_recipient(path: Path) -> Recipient:
+    """Return the public key that records are encrypted to; raise ConfigError for any that cannot be used."""
+    try:
+        return Recipient(path.read_bytes())
+    except OSError as error:
+        raise _config_error(path, f"cannot be read: {error.strerror}", "name a PEM file at audit.encrypt_to") from error
+    except SealError as error:
+        hint = "make one: openssl genpkey -algorithm x25519 -out auditor.pem && openssl pkey -pubout -in auditor.pem"
+        raise _config_error(path, f"is {error}", hint) from error
 
 
 def _once(path: Path, content: bytes) -> None:

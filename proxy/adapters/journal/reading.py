@@ -14,6 +14,7 @@ from proxy.audit.findings import Fault, Status, StreamReport, gravest
 from proxy.audit.note import Verifier
 from proxy.audit.roster import ANCHORS, Known, Roster, RosterCheck
 from proxy.audit.verify import StreamCheck
+from proxy.audit.witness import Witness
 
 PROGRESS_BYTES = 1 << 20  # between two calls of `progress`
 
@@ -51,10 +52,18 @@ def total_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.glob("*.jsonl"))
 
 
-def verify(path: Path, auditor: Verifier, kept: Kept, progress: Progress = lambda _: None) -> Verification:
+def verify(
+    path: Path,
+    auditor: Verifier,
+    kept: Kept,
+    progress: Progress = lambda _: None,
+    *,
+    hash_only: bool = False,
+    witness: Callable[[], Witness] | None = None,  # one for each stream
+) -> Verification:
     """Verify a directory, or a single segment file that was taken out of one."""
     if path.is_file():
-        return _verify_file(path, auditor, kept, progress)
+        return _verify_file(path, auditor, kept, progress, hash_only=hash_only)
     check = _read_anchors(path / ANCHOR_FILE, auditor, kept.anchors)
     streams = segments(path)
     roster = check.finish(streams)
@@ -63,7 +72,14 @@ def verify(path: Path, auditor: Verifier, kept: Kept, progress: Progress = lambd
         later = _read_anchors(path / ANCHOR_FILE, auditor, {}).roster
     reports = [
         _check_lines(
-            StreamCheck(stream, auditor, _known(stream, roster, later), kept.checkpoints.get(stream)),
+            StreamCheck(
+                stream,
+                auditor,
+                _known(stream, roster, later),
+                kept.checkpoints.get(stream),
+                hash_only=hash_only,
+                witness=witness() if witness is not None else None,
+            ),
             stream_lines(path, stream, indices[0]),
             progress,
         )
@@ -90,14 +106,14 @@ def _read_anchors(path: Path, auditor: Verifier, kept: Mapping[int, str]) -> Ros
     return check
 
 
-def _verify_file(path: Path, auditor: Verifier, kept: Kept, progress: Progress) -> Verification:
+def _verify_file(path: Path, auditor: Verifier, kept: Kept, progress: Progress, *, hash_only: bool) -> Verification:
     lines = file_lines(path)
     first = next(lines, b"")
     try:
         stream = split(first.rstrip(b"\n"))[0].stream
     except LineError as error:
         return Verification((), (Fault(Status.UNKNOWN, path.name, None, f"not a journal file: {error}"),), "", 0)
-    check = StreamCheck(stream, auditor, None, kept.checkpoints.get(stream), whole=False)
+    check = StreamCheck(stream, auditor, None, kept.checkpoints.get(stream), whole=False, hash_only=hash_only)
     report = _check_lines(check, file_lines(path), progress)
     return Verification((report,), (), "", 0)
 

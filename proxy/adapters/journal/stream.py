@@ -19,14 +19,16 @@ from proxy.adapters.journal import disk as files
 from proxy.adapters.journal.anchors import AnchorLog, Head
 from proxy.audit.anchor import Found
 from proxy.audit.certificate import Certificate
-from proxy.audit.chain import GENESIS, MAX_LINE, NO_SALT, SALT_BYTES, Chain, LineError, split
+from proxy.audit.chain import GENESIS, MAX_LINE, NO_SALT, SALT_BYTES, Chain, LineError, read_event, split
 from proxy.audit.checkpoint import Checkpoint, origin
-from proxy.audit.merkle import leaf_hash
+from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.note import Signer
 from proxy.audit.roster import Known, Roster
+from proxy.audit.sealing import Recipient, Sealer
+from proxy.audit.withheld import is_private, is_withheld, read_withheld, withhold
 from proxy.ports import Clock
 from proxy.record import Checkpoint as CheckpointRecord
-from proxy.record import Event, Position, Recovered, Segment, Start
+from proxy.record import Event, Position, Recovered, Segment
 
 CERTIFICATE_SLACK = 3_600  # seconds that the clock may step, or a rotation be late, before a new segment begins
 SALT_POOL = 256  # salts drawn from the kernel at once
@@ -36,7 +38,13 @@ class Stream:
     """A stream that this process writes. `begin` starts one; a failed one is abandoned, never repaired."""
 
     def __init__(
-        self, directory: Path, authority: Signer, clock: Clock, disk: files.Disk, segment_seconds: float
+        self,
+        directory: Path,
+        authority: Signer,
+        clock: Clock,
+        disk: files.Disk,
+        segment_seconds: float,
+        recipient: Recipient | None,
     ) -> None:
         stamp = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]  # to the millisecond
         self.name = f"{stamp}Z-{secrets.token_hex(6)}"
@@ -45,6 +53,10 @@ class Stream:
         self._clock = clock
         self._disk = disk
         self._segment_seconds = segment_seconds
+        self._recipient = recipient
+        self._sealer: Sealer | None = None
+        self._sealed_fd = -1
+        self._written = 0  # records: the `seq` of the next line to write
         self._chain = Chain(self.name)
         self._salts: list[str] = []
         self._index = -1
@@ -65,14 +77,15 @@ class Stream:
         clock: Clock,
         disk: files.Disk,
         log: AnchorLog,
-        facts: Start,
+        facts: Event,
         segment_seconds: float,
+        recipient: Recipient | None = None,
     ) -> "Stream":
         """Start a stream, and say what was found of streams that ended without order."""
         files.private_directory(directory)
         with log.locked() as anchors:
             roster = log.roster()
-            stream = cls(directory, authority, clock, disk, segment_seconds)
+            stream = cls(directory, authority, clock, disk, segment_seconds, recipient)
             try:
                 stream._start(roster, log, anchors, facts)
             except BaseException:
@@ -80,7 +93,7 @@ class Stream:
                 raise
             return stream
 
-    def _start(self, roster: Roster, log: AnchorLog, anchors: int, facts: Start) -> None:
+    def _start(self, roster: Roster, log: AnchorLog, anchors: int, facts: Event) -> None:
         self._anchor = roster.last
         self._lock = files.create(files.lock_path(self._directory, self.name))
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +104,7 @@ class Stream:
                 Recovered(
                     stream=found.stream,
                     size=found.size,
-                    hash=found.hash,
+                    root=found.root,
                     torn_bytes=found.torn_bytes,
                     torn_digest=found.torn_digest,
                 )
@@ -104,7 +117,7 @@ class Stream:
         log.append(anchors, "start", head)  # after the stream is durable: an anchor never promises what is not there
         for found in dead:
             if roster.streams.get(found.stream, Known(0, GENESIS)).admits(found):
-                log.append(anchors, "recovered", head, found)
+                log.append(anchors, "recovered", head, found=found)
             with suppress(FileNotFoundError):
                 files.lock_path(self._directory, found.stream).unlink()
 
@@ -148,19 +161,38 @@ class Stream:
     def head(self) -> Head:
         """Return how far the stream has come."""
         chain = self._chain
-        return Head(self.name, chain.size, chain.prev, self._times()[0], self._certificate_note, self._signer)
+        return Head(
+            self.name, chain.size, chain.tree.root().hex(), self._times()[0], self._certificate_note, self._signer
+        )
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def write(self, data: bytes) -> None:
         """Give lines to the kernel. After an OSError nothing more may be written: abandon the stream."""
-        self._disk.write(self._fd, data)
+        if self._sealer is None:
+            self._disk.write(self._fd, data)
+            return
+        hidden, clear = self._parted(data)
+        if hidden:  # first: a clear line must never stand for one that is nowhere
+            self._disk.write(self._sealed_fd, self._sealer.frame(hidden))
+        self._disk.write(self._fd, clear)
+
+    def _parted(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the lines to seal, and all lines with hashes in the place of those."""
+        hidden, clear = [], []
+        for line in data.splitlines(keepends=True):
+            if is_private(line):
+                hidden.append(line)
+                line = withhold(self._written, leaf_hash(line[:-1])) + b"\n"
+            clear.append(line)
+            self._written += 1
+        return b"".join(hidden), b"".join(clear)
 
     def rotate(self) -> None:
         """Close this segment with a signed head, and begin the next one."""
         if not self.key_expired:
             self.write(self.checkpoint())
-        self._retired.append(self._fd)
+        self._retired += [fd for fd in (self._sealed_fd, self._fd) if fd >= 0]
         self.write(self._next_segment())
 
     def _next_segment(self) -> bytes:
@@ -168,6 +200,10 @@ class Stream:
         t_ns, mono_ns = self._times()
         self._index += 1
         self._fd = files.create(files.segment_path(self._directory, self.name, self._index))
+        if self._recipient is not None:
+            self._sealer = Sealer(self.name, self._index, self._recipient)
+            self._sealed_fd = files.create(files.sealed_path(self._directory, self.name, self._index))
+            self._disk.write(self._sealed_fd, self._sealer.header + b"\n")
         files.sync_directory(self._directory)
         self._signer = Signer(origin(self.name), Ed25519PrivateKey.generate())
         seconds = t_ns // 1_000_000_000
@@ -194,7 +230,7 @@ class Stream:
         What it works on is decided here, on the loop: a rotation meanwhile must not close the file under it.
         """
         retired, self._retired = self._retired, []
-        current = self._fd
+        current = [fd for fd in (self._sealed_fd, self._fd) if fd >= 0]
 
         def work() -> None:
             try:
@@ -203,7 +239,8 @@ class Stream:
             finally:
                 for fd in retired:
                     os.close(fd)
-            self._disk.sync(current)
+            for fd in current:
+                self._disk.sync(fd)
 
         return work
 
@@ -215,11 +252,11 @@ class Stream:
 
     def abandon(self) -> None:
         """Let go of every file and of the lock; whoever starts next finds the stream dead and says so."""
-        for fd in (*self._retired, self._fd, self._lock):
+        for fd in (*self._retired, self._sealed_fd, self._fd, self._lock):
             if fd >= 0:
                 with suppress(OSError):
                     os.close(fd)
-        self._retired, self._fd, self._lock = [], -1, -1
+        self._retired, self._sealed_fd, self._fd, self._lock = [], -1, -1, -1
 
 
 def _dead_streams(directory: Path, roster: Roster, own: str) -> list[Found]:
@@ -250,15 +287,30 @@ def _alive(directory: Path, stream: str) -> bool:
 
 
 def _remains(directory: Path, stream: str, indices: list[int]) -> Found | None:
-    """Read a dead stream's last whole record and what is left of an unfinished one; a stranger's file is left alone."""
+    """Return how far a dead stream is whole, and what is left of an unfinished record; None for a stranger's file."""
     torn = b""
     for index in reversed(indices):
         line, rest = files.tail(files.segment_path(directory, stream, index), MAX_LINE)
         torn = rest + torn
         if line is not None:
             try:
-                envelope, _ = split(line)
-            except LineError:
+                tree = _tree(files.segment_path(directory, stream, index))
+            except (LineError, ValueError):
                 return None
-            return Found(stream, envelope.seq + 1, leaf_hash(line).hex(), len(torn), sha256(torn).hexdigest())
+            return Found(stream, tree.size, tree.root().hex(), len(torn), sha256(torn).hexdigest())
     return Found(stream, 0, GENESIS, len(torn), sha256(torn).hexdigest())
+
+
+def _tree(segment: Path) -> Tree:
+    """Return the tree over a stream up to the last whole line of a segment, which tells of all before itself."""
+    with segment.open("rb") as file:
+        first = file.readline(MAX_LINE + 1)
+        envelope, body = split(first.rstrip(b"\n"))
+        event = read_event(body, envelope.v)
+        if not isinstance(event, Segment):
+            raise LineError("a file that does not begin with a segment record")
+        tree = Tree(envelope.seq, [bytes.fromhex(peak) for peak in event.peaks])
+        tree.add(leaf_hash(first[:-1]))
+        while (line := file.readline(MAX_LINE + 1)).endswith(b"\n"):
+            tree.add(read_withheld(line[:-1])[1] if is_withheld(line) else leaf_hash(line[:-1]))
+    return tree

@@ -22,15 +22,19 @@ import msgspec
 
 from proxy.adapters.journal.anchors import AnchorLog
 from proxy.adapters.journal.disk import Disk, private_directory
+from proxy.adapters.journal.retention import INTERVAL as RETENTION_INTERVAL
+from proxy.adapters.journal.retention import Retention, expired, remove
 from proxy.adapters.journal.status import Durability, Limits, State, Status
 from proxy.adapters.journal.stream import Stream
 from proxy.audit.anchor import AnchorError
 from proxy.audit.chain import LineError
 from proxy.audit.note import Signer
+from proxy.audit.sealing import Recipient
 from proxy.errors import ConfigError, DependencyFault, Finding
 from proxy.ports import Clock
 from proxy.reasons import Reason
-from proxy.record import Decision, Event, Gap, Position, Start, Stop
+from proxy.record import Decision, Event, Gap, Position, Stop
+from proxy.record import Retention as RetentionRecord
 
 _log = logging.getLogger("hip.audit")
 
@@ -52,6 +56,7 @@ class Journal:
         limits: Limits,
         disk: Disk,
         executor: ThreadPoolExecutor,
+        retention: Retention | None,
     ) -> None:
         self._begin = begin
         self._stream = stream
@@ -62,6 +67,8 @@ class Journal:
         self._limits = limits
         self._disk = disk
         self._executor = executor
+        self._retention = retention
+        self._pruned_at = float(-RETENTION_INTERVAL)  # monotonic: look at once
         self._loop = asyncio.get_running_loop()
         self._state, self._cause = State.OK, ""
         self._free = 1.0
@@ -88,9 +95,11 @@ class Journal:
         *,
         signer: Signer,
         clock: Clock,
-        facts: Start,
+        facts: Event,
         durability: Durability = Durability.GROUP,
         second_place: Path | None = None,
+        recipient: Recipient | None = None,
+        retention: Retention | None = None,
         limits: Limits | None = None,
         disk: Disk | None = None,
     ) -> "Journal":
@@ -102,7 +111,7 @@ class Journal:
 
         def begin() -> Stream:
             private_directory(directory)
-            return Stream.begin(directory, signer, clock, disk, log, facts, limits.segment_seconds)
+            return Stream.begin(directory, signer, clock, disk, log, facts, limits.segment_seconds, recipient)
 
         try:
             stream = await loop.run_in_executor(executor, begin)
@@ -115,7 +124,7 @@ class Journal:
             executor.shutdown(wait=False)
             finding = Finding(str(directory), 0, 0, f"cannot hold the audit journal: {error.strerror}", "see its disk")
             raise ConfigError([finding]) from error
-        return cls(begin, stream, log, directory, clock, durability, limits, disk, executor)
+        return cls(begin, stream, log, directory, clock, durability, limits, disk, executor, retention)
 
     # ── ports.Trail ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,6 +297,35 @@ class Journal:
             anchor or self._unsynced or now - self._synced_at >= limits.sync_seconds
         ):
             await self._job("head" if anchor else None)
+        if self._retention is not None and self._state is State.OK and now - self._pruned_at >= RETENTION_INTERVAL:
+            self._pruned_at = now
+            await self._prune(self._retention)
+
+    async def _prune(self, retention: Retention) -> None:
+        """Delete what is old enough: first on record, then on the anchor log, then the files."""
+        own, now_ns = self._stream.name, int(self._clock.now() * 1e9)
+        run = self._loop.run_in_executor
+        try:
+            found = await run(
+                self._executor, lambda: expired(self._directory, self._log.roster(), now_ns, retention, own)
+            )
+            for gone in found:
+                event = RetentionRecord(
+                    stream=gone.stream,
+                    segments=gone.segments,
+                    size=gone.size,
+                    hash=gone.hash,
+                    profile=retention.profile,
+                    days=retention.days,
+                )
+                self._take(event)
+                await self._job(None)
+                if self._state is not State.OK:
+                    return
+                head = self._stream.head()
+                await run(self._executor, remove, self._directory, self._log, head, gone)
+        except (OSError, AnchorError, DependencyFault) as error:
+            _log.error("audit journal: old files were not deleted: %s", error)
 
     async def _job(self, anchor: Literal["head", "end"] | None) -> None:
         """Sync in the thread; then whoever waits for the medium is answered."""

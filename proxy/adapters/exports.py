@@ -1,0 +1,168 @@
+"""The journal in DuckDB: named views, plain SQL, Parquet and CSV. An optional extra: `[audit]`.
+
+The tables are made of the records that a verification has just found in their place, and of no others. Then the
+database is cut off from files, network and extensions, so that no query, whoever wrote it, can read or write anything
+else. Everything is gone at the end.
+"""
+
+import csv
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import duckdb
+
+from proxy.audit.chain import Envelope
+from proxy.audit.columns import VIEWS, line_columns, view_statements
+from proxy.audit.inert import UNPRINTABLE
+from proxy.record import AnyEvent
+
+MEMORY = "1GB"  # that DuckDB may use before it writes to its scratch directory
+THREADS = 2
+BATCH = 10_000  # rows at once
+MAX_CELL = 1 << 20  # characters
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV Injection"
+
+
+class QueryError(ValueError):
+    """A query that DuckDB does not take, or a journal that it cannot read."""
+
+
+class Tables:
+    """The views of one journal."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+        self._connection = connection
+        self._scratch = scratch
+
+    def write_parquet(self, view: str, path: Path) -> int:
+        """Write one view as a Parquet file; return how many rows it has."""
+        made = self._scratch / "out.parquet"  # the one place that the database may still write to
+        try:
+            self._connection.execute(f"COPY ({_whole(view)}) TO '{made}' (FORMAT parquet, COMPRESSION zstd)")
+        except duckdb.Error as error:
+            raise QueryError(_first_line(error)) from error
+        shutil.copyfile(made, path)
+        (count,) = self._connection.execute(f"SELECT count(*) FROM {view}").fetchone() or (0,)  # noqa: S608 - one of `VIEWS`
+        return int(count)
+
+    def write_csv(self, view: str, file: TextIO) -> int:
+        """Write one view as CSV (RFC 4180) in which no cell is a formula; return how many rows it has."""
+        names, rows = self.query(_whole(view))
+        writer = csv.writer(file)
+        writer.writerow(names)
+        count = 0
+        for row in rows:
+            writer.writerow([guarded(cell) for cell in row])
+            count += 1
+        return count
+
+    def query(self, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
+        """Return the columns and rows of a query."""
+        try:
+            cursor = self._connection.execute(sql)
+        except duckdb.Error as error:
+            raise QueryError(_first_line(error)) from error
+        names = [column[0] for column in cursor.description or ()]
+        return names, self._rows(cursor)
+
+    @staticmethod
+    def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[Sequence[object]]:
+        try:
+            while rows := cursor.fetchmany(BATCH):
+                yield from rows
+        except duckdb.Error as error:
+            raise QueryError(_first_line(error)) from error
+
+
+class Extract:
+    """A `Witness` that keeps the records of all streams as one file of lines."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def begin(self, size: int, peaks: list[bytes]) -> None:
+        """Begin in the middle of a stream."""
+
+    def record(self, envelope: Envelope, event: AnyEvent | None, line: bytes, leaf: bytes) -> None:  # noqa: ARG002 - the signature of the port
+        """Keep a record."""
+        if event is not None:
+            self._file.write(line + b"\n")
+
+    def withheld(self, seq: int, leaf: bytes) -> None:
+        """Pass over a record that is not there."""
+
+    def sealed(self, note: str, certificate: str) -> None:
+        """Pass over a signed head."""
+
+
+@contextmanager
+def tables(fill: Callable[[Extract], None]) -> Iterator[Tables]:
+    """Make the views of whatever `fill` extracts."""
+    with tempfile.TemporaryDirectory(prefix="hip-audit-") as name:
+        scratch = Path(name)
+        lines = scratch / "lines.jsonl"
+        with lines.open("wb") as file:
+            fill(Extract(file))
+        connection = _load(lines, scratch)
+        try:
+            yield Tables(connection, scratch)
+        finally:
+            connection.close()
+
+
+def _whole(view: str) -> str:
+    if view not in VIEWS:
+        message = f"no view {view}; there are {', '.join(VIEWS)}"
+        raise QueryError(message)
+    return f"SELECT * FROM {view} ORDER BY ts, stream, seq"  # noqa: S608 - one of `VIEWS`
+
+
+def guarded(cell: object) -> str | int | float | bool | None:
+    """Return a cell that a spreadsheet will not take for a formula."""
+    if cell is None or isinstance(cell, bool | int | float):
+        return cell
+    if isinstance(cell, list | tuple):
+        cell = " ".join(str(part) for part in cell)
+    text = "".join(char if char.isprintable() else UNPRINTABLE for char in str(cell)[:MAX_CELL])
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _load(lines: Path, scratch: Path) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY,
+            "threads": THREADS,
+            "temp_directory": str(scratch),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    try:
+        columns = _struct(line_columns())
+        connection.execute(
+            f"CREATE TABLE line AS SELECT * FROM read_json($file, columns = {columns}, format = 'newline_delimited')",  # noqa: S608 - our own names
+            {"file": str(lines)},
+        )
+        for statement in view_statements():
+            connection.execute(statement)
+        connection.execute(f"SET allowed_directories = ['{scratch}']")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except duckdb.Error as error:
+        connection.close()
+        raise QueryError(_first_line(error)) from error
+    return connection
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _struct(columns: dict[str, str]) -> str:
+    members = ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items())
+    return "{" + members + "}"
