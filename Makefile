@@ -81,6 +81,16 @@ bench-quick: $(VENV)/.ready $(BENCH)/.ready $(LITELLM)/.ready ## the same in two
 bench-transports: $(BENCH)/.ready ## the HTTP clients that could stand behind us
 	$(BENCH)/bin/python benchmarks/transports.py
 
+image: $(VENV)/.ready ## build the container image; says which Debian packages are missing
+	$(BIN)/python .ci/image.py
+
+image-test: $(VENV)/.ready ## build the image twice, compare, and run it with everything dropped
+	HIP_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/images
+
+sbom: $(VENV)/.ready ## write the bill of materials (CycloneDX) into dist/
+	mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json requirements/core.txt
+
 bench-defence: $(VENV)/.ready ## what a policy does to an attacker; writes the table of docs/defence.md
 	$(BIN)/python benchmarks/defence.py
 
@@ -90,6 +100,7 @@ soak: $(VENV)/.ready ## ten minutes at 80 % with faults; SOAK="--seconds 60" for
 lock: $(VENV)/.ready ## renew the locked requirements
 	$(BIN)/uv pip compile pyproject.toml --extra redis $(LOCK) -o requirements/core.txt
 	$(BIN)/uv pip compile pyproject.toml --extra redis --extra audit --group dev $(LOCK) -o requirements/dev.txt
+	$(BIN)/uv pip compile requirements/build.in $(LOCK) -o requirements/build.txt
 	$(BIN)/uv pip compile requirements/bench.in $(LOCK) -o requirements/bench.txt
 	$(BIN)/uv pip compile requirements/litellm.in $(LOCK) -o requirements/litellm.txt
 	$(BIN)/uv pip compile requirements/servers.in $(LOCK) -o requirements/servers.txt
@@ -98,4 +109,4 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 clean: ## remove what make made
 	rm -rf $(VENV) $(SERVERS) $(BENCH) $(LITELLM) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test check audit format fuzz bench bench-quick bench-transports bench-defence soak lock clean
+.PHONY: help setup demo test check audit format fuzz bench bench-quick bench-transports bench-defence soak image image-test sbom lock clean

@@ -42,13 +42,10 @@ class Tables:
     def write_parquet(self, view: str, path: Path) -> int:
         """Write one view as a Parquet file; return how many rows it has."""
         made = self._scratch / "out.parquet"  # the one place that the database may still write to
-        try:
-            self._connection.execute(f"COPY ({_whole(view)}) TO '{made}' (FORMAT parquet, COMPRESSION zstd)")
-        except duckdb.Error as error:
-            raise QueryError(_first_line(error)) from error
+        self.query(f"COPY ({_whole(view)}) TO '{made}' (FORMAT parquet, COMPRESSION zstd)")
         shutil.copyfile(made, path)
-        (count,) = self._connection.execute(f"SELECT count(*) FROM {view}").fetchone() or (0,)  # noqa: S608 - one of `VIEWS`
-        return int(count)
+        _, counted = self.query(f"FROM {view} SELECT count(*)")
+        return int(str(next(counted)[0]))
 
     def write_csv(self, view: str, file: TextIO) -> int:
         """Write one view as CSV (RFC 4180) in which no cell is a formula; return how many rows it has."""
@@ -119,7 +116,7 @@ def _whole(view: str) -> str:
     if view not in VIEWS:
         message = f"no view {view}; there are {', '.join(VIEWS)}"
         raise QueryError(message)
-    return f"SELECT * FROM {view} ORDER BY ts, stream, seq"  # noqa: S608 - one of `VIEWS`
+    return f"FROM {view} ORDER BY ts, stream, seq"
 
 
 def guarded(cell: object) -> str | int | float | bool | None:
@@ -143,11 +140,7 @@ def _load(lines: Path, scratch: Path) -> duckdb.DuckDBPyConnection:
         }
     )
     try:
-        columns = _struct(line_columns())
-        connection.execute(
-            f"CREATE TABLE line AS SELECT * FROM read_json($file, columns = {columns}, format = 'newline_delimited')",  # noqa: S608 - our own names
-            {"file": str(lines)},
-        )
+        connection.read_json(str(lines), columns=line_columns(), format="newline_delimited").create("line")
         for statement in view_statements():
             connection.execute(statement)
         connection.execute(f"SET allowed_directories = ['{scratch}']")
@@ -161,8 +154,3 @@ def _load(lines: Path, scratch: Path) -> duckdb.DuckDBPyConnection:
 
 def _first_line(error: duckdb.Error) -> str:
     return str(error).partition("\n")[0]
-
-
-def _struct(columns: dict[str, str]) -> str:
-    members = ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items())
-    return "{" + members + "}"

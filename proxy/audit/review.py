@@ -77,5 +77,5 @@ class Since(_Passive):
         return sorted(((name, one.requests) for name, one in seen if name not in self._clients), key=lambda e: -e[1])
 
     def changes(self) -> list[Change]:
-        """Return what changed; new signing keys apart, which come with every file."""
-        return [change for change in self.summary.changes if change.kind != "key"]
+        """Return what changed."""
+        return list(self.summary.changes)

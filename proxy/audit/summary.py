@@ -138,6 +138,7 @@ class Summary:
         self.detectors: dict[tuple[str, str], DetectorUse] = {}
         self.models: Counter[str] = Counter()
         self.changes: deque[Change] = deque(maxlen=MAX_CHANGES)
+        self.rotations: deque[Change] = deque(maxlen=MAX_CHANGES)  # new keys come hourly: apart, they crowd out nothing
         self.changed = 0
         self.incidents: deque[UpstreamIncident] = deque(maxlen=MAX_INCIDENTS)
         self.upstream_errors: Counter[tuple[str, str]] = Counter()
@@ -286,7 +287,9 @@ class Summary:
         self._changed(envelope, "certificate", f"{event.place}: {told}")
 
     def _segment(self, envelope: Envelope, event: Segment) -> None:
-        self._changed(envelope, "key", f"file {event.index} begins with a new signing key")
+        self.changed += 1
+        what = f"file {event.index} begins with a new signing key"
+        self.rotations.append(Change(envelope.t_ns, envelope.stream, "key", what))
 
     def _recovered(self, envelope: Envelope, event: Recovered) -> None:
         self._changed(envelope, "crash", f"{event.stream} ended without order after {event.size} records")

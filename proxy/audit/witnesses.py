@@ -5,7 +5,7 @@ All of them see only records that a signature vouches for (`witness`). They read
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
+from hashlib import sha256
 
 from proxy.audit.bundle import Proven
 from proxy.audit.chain import Envelope
@@ -87,7 +87,6 @@ class Sample:
 
     def __init__(self, seed: str, size: int = SAMPLE) -> None:
         self.seed = seed  # whoever repeats the report with it gets the same sample
-        self._chance = Random(seed).random  # noqa: S311 - a sample, not a secret
         self._size = size
         self._seen = 0
         self._picked: list[_Picked] = []
@@ -101,7 +100,9 @@ class Sample:
         if len(self._picked) < self._size:
             self._picked.append(picked)
             return True
-        at = int(self._chance() * self._seen)
+        # By a hash, not by a generator: anybody can repeat it, in any language.
+        draw = sha256(f"{self.seed} {self._seen}".encode()).digest()
+        at = int.from_bytes(draw[:8], "big") % self._seen
         if at >= self._size:
             return False
         old, self._picked[at] = self._picked[at], picked

@@ -297,9 +297,9 @@ def mfa(facts: Facts) -> list[Html]:
 def changes(facts: Facts) -> list[Html]:
     """Answer: what changed: policy, keys, detectors, processes?"""
     summary = facts.summary
-    if not summary.changes:
+    events = sorted([*summary.changes, *summary.rotations], key=lambda change: change.t_ns)
+    if not events:
         return [tag("p", "Nothing changed.")]
-    events = sorted(summary.changes, key=lambda change: change.t_ns)
     kinds = list(dict.fromkeys(change.kind for change in events))
     rows: list[tuple[Child, ...]] = [
         (plots.moment(change.t_ns // 1_000_000_000), change.kind, change.what, tag("code", change.stream[-12:]))

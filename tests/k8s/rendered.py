@@ -1,0 +1,107 @@
+"""An overlay as `kubectl kustomize` renders it, and what its objects mean to each other."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = ROOT / "k8s" / "overlays"
+NAMES = ("dev", "prod", "sidecar-kserve", "sidecar-triton")
+BROUGHT = "hip/brought"  # the annotation that lists what the platform makes itself
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Something that becomes pods."""
+
+    kind: str
+    name: str
+    labels: Mapping[str, str]
+    pod: Object
+    brought: Mapping[str, str]  # `Secret/hip-tls` -> the overlay's file that it is made of, or nothing
+    claims: frozenset[str]
+    replicas: int | None
+
+    @property
+    def containers(self) -> list[Object]:
+        """All of them, those that run first too."""
+        return [*self.pod.get("initContainers", []), *self.pod["containers"]]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {port["name"]: port["containerPort"] for box in self.containers for port in box.get("ports", [])}
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """All objects of an overlay."""
+
+    name: str
+    objects: tuple[Object, ...]
+
+    def of(self, kind: str) -> list[Object]:
+        return [entry for entry in self.objects if entry["kind"] == kind]
+
+    def named(self, kind: str, name: str) -> Object | None:
+        return next((entry for entry in self.of(kind) if entry["metadata"]["name"] == name), None)
+
+    @property
+    def workloads(self) -> list[Workload]:
+        return [*self._workloads()]
+
+    @property
+    def hip(self) -> Workload:
+        """The one that has the proxy in it."""
+        (found,) = [each for each in self.workloads if any("serve" in box.get("args", []) for box in each.containers)]
+        return found
+
+    def settings(self) -> str:
+        """The text of hip.yaml, also where it is a Secret that the platform makes of the overlay's file."""
+        found = self.named("ConfigMap", "hip-settings")
+        if found is not None:
+            return str(found["data"]["hip.yaml"])
+        return (OVERLAYS / self.name / self.hip.brought["Secret/hip-settings"]).read_text()
+
+    def _workloads(self) -> Iterator[Workload]:
+        for entry in self.objects:
+            spec, meta = entry.get("spec", {}), entry["metadata"]
+            brought = dict(
+                item.partition("=")[::2] for item in meta.get("annotations", {}).get(BROUGHT, "").split(", ") if item
+            )
+            if entry["kind"] == "InferenceService":  # KServe labels what it makes
+                labels = {"serving.kserve.io/inferenceservice": meta["name"]}
+                yield Workload(entry["kind"], meta["name"], labels, spec["predictor"], brought, frozenset(), 1)
+            elif "template" in spec:
+                template = spec["template"]
+                claims = frozenset(claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", []))
+                labels = template["metadata"]["labels"]
+                replicas = spec.get("replicas")
+                yield Workload(entry["kind"], meta["name"], labels, template["spec"], brought, claims, replicas)
+
+
+@cache
+def rendered(name: str) -> Rendered:
+    """Render an overlay. Without kustomize: skipped, and in CI failed."""
+    command = next(
+        (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])), None
+    )
+    if command is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("neither kustomize nor kubectl is installed")
+    done = subprocess.run([*command, OVERLAYS / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Rendered(name, tuple(yaml.safe_load_all(done.stdout)))
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Say whether a selector of equalities chooses these labels; an empty one chooses everything."""
+    return selector.items() <= labels.items()
