@@ -55,18 +55,18 @@ async def main(order: Order) -> None:
         free.append(asking)
 
     fd = ticking(1 / order.rate)
-    begun = last = time.perf_counter()
+    begun = following = time.perf_counter()  # the first expiry is at once
 
     def tick() -> None:
-        nonlocal last
+        nonlocal following
         for _ in range(int.from_bytes(os.read(fd, 8), sys.byteorder)):
-            last += 1 / order.rate
+            at, following = following, following + 1 / order.rate
             if free:
-                task = asyncio.ensure_future(ask(free.pop(), last))
+                task = asyncio.ensure_future(ask(free.pop(), at))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             else:
-                due.append(last)
+                due.append(at)
 
     loop = asyncio.get_running_loop()
     loop.add_reader(fd, tick)
