@@ -32,14 +32,19 @@ class Table:
 
     def find(self, method: str, path: str, query: str) -> Target | None:
         """Return what a request is about. Raise MethodNotAllowed, or Malformed for query parameters: none have any."""
-        found = [(line, match) for line, pattern in self._lines if (match := pattern.fullmatch(path))]
-        if not found:
-            return None
-        for line, match in found:
-            if line.method == method:
-                if query:
-                    raise Malformed(Reason.MALFORMED_MESSAGE, "a query parameter")
-                names = match.groupdict()
-                model, version = names.get("model"), names.get("version")
-                return Target(line.action, model, version, line.form, line.sole, line.complete)
-        raise MethodNotAllowed
+        known = False
+        for line, pattern in self._lines:
+            match = pattern.fullmatch(path)
+            if match is None:
+                continue
+            if line.method != method:
+                known = True
+                continue
+            if query:
+                raise Malformed(Reason.MALFORMED_MESSAGE, "a query parameter")
+            names = match.groupdict()
+            model, version = names.get("model"), names.get("version")
+            return Target(line.action, model, version, line.form, line.sole, line.complete)
+        if known:
+            raise MethodNotAllowed
+        return None

@@ -21,16 +21,16 @@ issuers:
     roles_claim: realm_access.roles
     mfa: {{any_amr: [otp], acr_values: ["{aal2}"]}}
 upstreams:
-  main: {{url: "http://127.0.0.1:1", dialect: oip-v2}}
+  main: {{url: "{upstream}", dialect: oip-v2}}
 models:
-  iris: {{upstream: main}}
+  digits: {{upstream: main}}
 budgets:
   daily: [1000 requests/day]
 outputs:
   coarse: {{decimals: 2}}
 rules:
   - id: analysts-infer
-    allow: {{roles: [analyst], actions: [infer], models: [iris]}}
+    allow: {{roles: [analyst], actions: [infer], models: [digits]}}
     mfa: {{max_age: 10m}}
     budget: daily
     output: coarse
@@ -61,14 +61,15 @@ class House:
         self.clock = Clock()
         self.ring = JwksKeyRing(self.clock)
         self.authenticator = Authenticator(self.ring, self.clock)
-        self.policy = compile_policy({"policy.yaml": POLICY.format(issuer=provider.issuer, aal2=AAL2).encode()})
+        text = POLICY.format(issuer=provider.issuer, aal2=AAL2, upstream="http://127.0.0.1:1")
+        self.policy = compile_policy({"policy.yaml": text.encode()})
 
     async def who(self, token: str) -> Principal:
         fields = ((b"host", b"proxy.example.com"), (b"authorization", b"Bearer " + token.encode()))
-        call = Call("POST", "/v2/models/iris/infer", "", fields, Peer("127.0.0.1"), no_body)
+        call = Call("POST", "/v2/models/digits/infer", "", fields, Peer("127.0.0.1"), no_body)
         return await self.authenticator.authenticate(call, self.policy.issuers, self.policy.digest)
 
     async def decide(self, token: str) -> Grant | Denial:
-        target = Target(Action.INFER, "iris")
-        upstream = self.policy.models["iris"].upstream
+        target = Target(Action.INFER, "digits")
+        upstream = self.policy.models["digits"].upstream
         return authorize(self.policy, await self.who(token), target, upstream, "127.0.0.1", now=self.clock.now())

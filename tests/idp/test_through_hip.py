@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from house import POLICY
 from openid import AAL1, AAL2, Client, Provider
 
 from proxy.demo.digits import load_digits, scaled
@@ -12,31 +13,6 @@ from proxy.demo.model_server import ModelServer
 from tests.hip import Hip, hip_serve
 from tests.identity.proving import Prover
 
-POLICY = """\
-version: v1
-issuers:
-  corp:
-    issuer: {issuer}
-    audience: inference-proxy
-    discovery: true
-    algorithms: [ES256, EdDSA]
-    roles_claim: realm_access.roles
-    mfa: {{any_amr: [otp], acr_values: ["{aal2}"]}}
-upstreams:
-  main: {{url: "{upstream}", dialect: oip-v2}}
-models:
-  digits: {{upstream: main}}
-budgets:
-  plenty: [10000 requests/minute]
-outputs:
-  coarse: {{decimals: 2}}
-rules:
-  - id: analysts-infer
-    allow: {{roles: [analyst], actions: [infer], models: [digits]}}
-    mfa: {{max_age: 10m}}
-    budget: plenty
-    output: coarse
-"""
 ROW = scaled(load_digits().heldout[:1])[0].tolist()
 BODY = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": ROW}]}
 
