@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from benchmarks.lab.process import CONTENDER_CORE, Started, free_port, start
 from benchmarks.lab.setting import ANALYST, TRIAL, Setting
 from benchmarks.lab.upstream import CHAT_MODEL, MODEL, ROWS_1MB, ROWS_10MB, STREAM_MODEL
-from proxy.dialects import DIALECTS
-
-CHAT_DIALECT = "openai-v1"
 
 _CONFIG = """\
 version: v1
@@ -42,11 +39,15 @@ issuers:
     mfa: {{any_amr: [otp, hwk], acr_values: ["urn:example:aal2"]}}
 upstreams:
   server: {{url: "{url}", dialect: oip-v2}}
-{chat_upstream}models:
+  chat: {{url: "{url}", dialect: openai}}
+  live: {{url: "{streaming}", dialect: openai}}
+models:
   {model}: {{upstream: server}}
   {model}-{rows_1mb}: {{upstream: server}}
   {model}-{rows_10mb}: {{upstream: server}}
-{chat_model}budgets:
+  {chat}: {{upstream: chat}}
+  {live}: {{upstream: live}}
+budgets:
   plenty: [{windows}]
   none: [1 requests/day]
 outputs:
@@ -56,19 +57,20 @@ rules:
 {rules}  - id: analysts
     allow:
       roles: [{analyst}]
-      actions: [infer, metadata, health{stream}]
-      models: [{model}, {model}-{rows_1mb}, {model}-{rows_10mb}{chat}]
+      actions: [infer, metadata, health]
+      models: [{model}, {model}-{rows_1mb}, {model}-{rows_10mb}]
     mfa: {{max_age: 8h}}
     budget: plenty
     output: profile
-{use}  - id: trial
+{use}  - id: writers
+    allow: {{roles: [{analyst}], actions: [infer, stream], models: [{chat}, {live}]}}
+    mfa: {{max_age: 8h}}
+    budget: plenty
+    output: profile
+  - id: trial
     allow: {{roles: [{trial}], actions: [infer], models: [{model}]}}
     budget: none
     output: profile
-"""
-_CHAT_UPSTREAMS = """\
-  chat: {{url: "{plain}", dialect: {dialect}}}
-  live: {{url: "{streaming}", dialect: {dialect}}}
 """
 _RULE = """\
   - id: team-{number}
@@ -119,8 +121,7 @@ def start_hip(setting: Setting, name: str, variant: Variant, admin: int | None =
 
 
 def policy(setting: Setting, variant: Variant) -> str:
-    """Return the policy; what no dialect of this build speaks is left out."""
-    chat = CHAT_DIALECT in DIALECTS
+    """Return the policy."""
     windows = ["1000000000 requests/minute", "100000000000 rows/day"][: variant.windows]
     detectors = f"detectors:\n  {MODEL}: {{file: digits.onnx, sha256: {setting.detector_digest}}}\n"
     return _POLICY.format(
@@ -128,14 +129,9 @@ def policy(setting: Setting, variant: Variant) -> str:
         audience=setting.audience,
         directory=setting.directory,
         url=setting.upstream.url,
-        chat_upstream=_CHAT_UPSTREAMS.format(
-            plain=setting.upstream.url, streaming=setting.upstream.streaming_url, dialect=CHAT_DIALECT
-        )
-        if chat
-        else "",
-        chat_model=f"  {CHAT_MODEL}: {{upstream: chat}}\n  {STREAM_MODEL}: {{upstream: live}}\n" if chat else "",
-        chat=f", {CHAT_MODEL}, {STREAM_MODEL}" if chat else "",
-        stream=", stream" if chat else "",
+        streaming=setting.upstream.streaming_url,
+        chat=CHAT_MODEL,
+        live=STREAM_MODEL,
         model=MODEL,
         rows_1mb=ROWS_1MB,
         rows_10mb=ROWS_10MB,
