@@ -5,10 +5,11 @@ principal, grant, charge, verdict, cleared, reply, answer; `Exchange` collects t
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,14 @@ from proxy.record import Position
 
 Headers = tuple[tuple[bytes, bytes], ...]  # names in lower case, in the order received
 Features = NDArray[np.float32]  # shape (rows, features)
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A value that is made for each request: in use a frozen dataclass, at a tenth of its cost.
+
+    `msgspec.structs.replace` makes a changed copy. What a policy holds is made once, and is a dataclass.
+    """
+
 
 # ── 0 listen ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -42,8 +51,7 @@ class Peer:
     certificate: Certificate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Word, frozen=True):
     """One clean HTTP message. `path` and `query` are the bytes that will be forwarded, as ASCII."""
 
     method: str
@@ -81,8 +89,7 @@ class Action(StrEnum):
 MANAGEMENT = frozenset(Action) - {Action.INFER, Action.STREAM, Action.METADATA, Action.HEALTH}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Word, frozen=True):
     """What a call asks for. `model` is None where the action concerns the whole server."""
 
     action: Action
@@ -169,8 +176,10 @@ class Scheme(StrEnum):
     DPOP = "DPoP"  # RFC 9449
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
+
+
+class Principal(Word, frozen=True):
     """An authenticated caller. Times are UNIX seconds."""
 
     issuer: str  # the issuer's name in the policy
@@ -186,7 +195,7 @@ class Principal:
     key_id: str
     client: str | None = None  # `client_id` or `azp`
     certificate: str | None = None  # the fingerprint that the token is bound to, if any
-    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # for the policy's conditions
+    claims: Mapping[str, object] = msgspec.field(default_factory=lambda: NO_CLAIMS)  # for the policy's conditions
     proof_key: str | None = None  # the thumbprint (RFC 7638) of the DPoP key that the token is bound to, if any
 
     @property
@@ -228,8 +237,7 @@ class Budget:
     windows: tuple[Window, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Word, frozen=True):
     """How exactly an answer may speak. The rule's profile and the floor are already one."""
 
     name: str
@@ -352,8 +360,7 @@ class KnownParameter:
 NO_PARAMETERS: Parameters = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Word, frozen=True):
     """A permission with its obligations: what a rule allowed, and under which conditions."""
 
     rule: str
@@ -366,7 +373,7 @@ class Grant:
     mfa: bool  # False: the rule says in words that it needs none
     policy: str  # digest
     shadow: tuple[str, ...] = ()  # rules in shadow that would have decided otherwise
-    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
+    parameters: Parameters = msgspec.field(default_factory=lambda: NO_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +389,7 @@ class Denial:
 # ── 4 charge ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Word, frozen=True):
     """What one request is worth."""
 
     requests: int = 1
@@ -401,8 +407,7 @@ class Cost:
                 return self.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class WindowState:
+class WindowState(Word, frozen=True):
     """What a window holds after a charge (or after a refusal)."""
 
     window: Window
@@ -410,8 +415,7 @@ class WindowState:
     reset: int  # seconds until units come back
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Word, frozen=True):
     """A paid request. `revision` counts the charges of the account and budget: an auditor sees a gap."""
 
     account: str
@@ -422,8 +426,7 @@ class Charge:
     at: int = 0  # microseconds of the ledger's own clock: where a settlement finds what it corrects
 
 
-@dataclass(frozen=True, slots=True)
-class Exhausted:
+class Exhausted(Word, frozen=True):
     """A request that the budget does not cover; nothing was charged."""
 
     budget: Budget
@@ -436,8 +439,7 @@ class Exhausted:
 # ── 5 inspect ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Word, frozen=True):
     """A request body, read once by its dialect. `features` is None where there is nothing for a detector."""
 
     cost: Cost
@@ -448,8 +450,7 @@ class Query:
     alternatives: int | None = None  # scores beside each word of a text; None: no scores, also if some come
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Word, frozen=True):
     """What a detector says of the strangest row. A row is suspicious when `p_value <= alpha`."""
 
     p_value: float  # conformal: (1 + calibration scores at least as high) / (n + 1)
@@ -479,15 +480,13 @@ class Sightings:
         return Sightings(self.identities[rows], self.sketches[rows], self.suspicious[rows], self.tau)
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(Word, frozen=True):
     """Nothing suspicious, or a shadow that only records."""
 
     score: Score | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Degraded:
+class Degraded(Word, frozen=True):
     """Suspicious: the answer will be coarser. `output` replaces the grant's."""
 
     score: Score
@@ -498,8 +497,7 @@ class Degraded:
 Verdict = Passed | Degraded  # a refusal is an exception: it cannot become part of a `Cleared`
 
 
-@dataclass(frozen=True, slots=True)
-class Cleared:
+class Cleared(Word, frozen=True):
     """A request that took every step. Forwarding accepts nothing else, so a skipped step is a type error."""
 
     grant: Grant
@@ -516,8 +514,7 @@ class Cleared:
 # ── 6 forward, 7 harden ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(Word, frozen=True):
     """A hygienic request to one upstream: every header in it was chosen by us."""
 
     method: str
@@ -526,8 +523,7 @@ class Outbound:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Word, frozen=True):
     """What the upstream said, whole. Headers in lower case."""
 
     status: int
@@ -549,8 +545,7 @@ class Streamed:
     pieces: AsyncIterator[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Hardened:
+class Hardened(Word, frozen=True):
     """What may leave of a reply. `cost`: what it was worth in truth; None where the estimate stands."""
 
     headers: Headers
@@ -558,8 +553,7 @@ class Hardened:
     cost: Cost | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Word, frozen=True):
     """What leaves for the caller. Whoever takes a body that is still coming closes it, however that ends."""
 
     status: int

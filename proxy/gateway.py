@@ -9,7 +9,9 @@ I/O of its own and reads no clock; what it needs of the world stands in `proxy.p
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from proxy.audit.describe import completion, decision
 from proxy.audit.pseudonym import Pseudonyms

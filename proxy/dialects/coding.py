@@ -6,8 +6,9 @@ several, is refused: what cannot be read cannot be hardened. Streams with a codi
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from proxy.errors import UpstreamFault
 from proxy.exchange import Reply

@@ -12,7 +12,8 @@ Not guaranteed: that the principal's roles are true. They are what its issuer sa
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from proxy.exchange import Denial, Grant, Principal, Target, Upstream
 from proxy.identity.mfa import challenge, weakness

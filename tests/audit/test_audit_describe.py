@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from hashlib import sha256
 
+import msgspec
 import pytest
 from stories import DETECTOR, PSEUDONYMS, SECRET, call, exchange, grant, principal
 
@@ -229,7 +230,7 @@ def test_a_whole_exchange_with_canaries_everywhere_leaves_none() -> None:
         reason=Reason.UPSTREAM_ERROR,
         status=502,
     )
-    story.query = replace(story.query, body=b'"CANARY"') if story.query else None
+    story.query = msgspec.structs.replace(story.query, body=b'"CANARY"') if story.query else None
     for record in (decision(story, PSEUDONYMS), completion(story, PSEUDONYMS)):
         assert b"CANARY" not in spell(record)
 

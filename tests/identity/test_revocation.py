@@ -2,12 +2,12 @@
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from issuing import CORP, ISS, NOW, Hands, Ring, b64, bearer, signer
+from msgspec.structs import replace
 
 from proxy.errors import ConfigError, Unauthenticated
 from proxy.exchange import Certificate, Principal

@@ -1,10 +1,10 @@
 """Workloads by client certificate, and Kubernetes service accounts: who calls without a person behind it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from issuing import AUDIENCE, NOW, Hands, Ring, b64, bearer, call, key_set, signer
+from msgspec.structs import replace
 
 from proxy.errors import ConfigError, TokenMissing, Unauthenticated
 from proxy.exchange import Action, Certificate, Denial, Grant, Principal, Target

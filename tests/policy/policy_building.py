@@ -1,6 +1,6 @@
 """Builds policies and principals for the tests of this folder."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from proxy.exchange import Principal
 from proxy.policy.compile import compile_policy

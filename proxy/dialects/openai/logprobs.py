@@ -7,8 +7,9 @@ the interface's own word for it. Not guaranteed: that the order of the alternati
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from proxy.exchange import Output
 from proxy.hardening.scores import harden_row

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.dialects import loose_json, strict_json
 from proxy.dialects.openai.fields import FORMS, INPUTS, MAX_TOKENS, PlainFormat
