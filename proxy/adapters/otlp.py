@@ -7,6 +7,7 @@ OTLP specification, "JSON Protobuf Encoding".
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs are published with it
@@ -26,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.version import __version__ as sdk_version
 
 from proxy import __version__
-from proxy.audit.trace import Attributes, Kind, Span, Value
+from proxy.audit.trace import SHARED, Attributes, Kind, Span, Value
 
 SCOPE = "hip"
 SCHEMA = Schemas.V1_38_0.value  # the semantic conventions that our attribute names are taken from
@@ -90,7 +91,7 @@ def _message(span: Span) -> SpanMessage:
         kind=int(span.kind),  # type: ignore[arg-type]
         start_time_unix_nano=span.start_ns,
         end_time_unix_nano=span.end_ns,
-        attributes=_pairs(span.attributes),
+        attributes=(*_shared_pairs(span.shared), *_pairs(span.own)),
         links=_links(span),
         status=Status(code=Status.STATUS_CODE_ERROR if span.error else Status.STATUS_CODE_UNSET),
         flags=_LOCAL,
@@ -107,6 +108,10 @@ def _links(span: Span) -> list[SpanMessage.Link]:
 
 def _pairs(attributes: Attributes) -> list[KeyValue]:
     return [KeyValue(key=name, value=_any_value(value)) for name, value in attributes]
+
+
+# A name always has values of one type, so that equal sets (1 == True == 1.0) are the same set.
+_shared_pairs = lru_cache(SHARED)(_pairs)
 
 
 def _any_value(value: Value) -> AnyValue:
@@ -142,7 +147,7 @@ def _object(span: Span) -> dict[str, object]:
         "kind": int(span.kind),
         "startTimeUnixNano": str(span.start_ns),
         "endTimeUnixNano": str(span.end_ns),
-        "attributes": _json_pairs(span.attributes),
+        "attributes": msgspec.Raw(_json_attributes(span)),
         "status": {"code": int(Status.STATUS_CODE_ERROR)} if span.error else {},
         "flags": _LOCAL,
     }
@@ -153,6 +158,16 @@ def _object(span: Span) -> dict[str, object]:
         ids = {"traceId": f"{caller.trace_id:032x}", "spanId": f"{caller.span_id:016x}"}
         members["links"] = [ids | {"flags": _REMOTE}]
     return members
+
+
+def _json_attributes(span: Span) -> bytes:
+    shared, own = _shared_json(span.shared), _encode(_json_pairs(span.own))
+    return b",".join((shared[:-1], own[1:])) if span.shared and span.own else shared if span.shared else own
+
+
+@lru_cache(SHARED)
+def _shared_json(attributes: Attributes) -> bytes:
+    return _encode(_json_pairs(attributes))
 
 
 def _json_pairs(attributes: Attributes) -> list[dict[str, object]]:
@@ -181,7 +196,7 @@ def rejected(content: bytes) -> int:
 def works(resource: SdkResource) -> bool:
     """Encode a span and read it back: a broken protobuf runtime should stop the start, not the spans."""
     attributes: Attributes = (("text", "\ufffd"), ("flag", True), ("number", (1 << 63) - 1), ("share", 0.5))
-    span = Span("1" * 32, "2" * 16, None, "self-test", Kind.INTERNAL, 1, 2, attributes, error=False)
+    span = Span("1" * 32, "2" * 16, None, "self-test", Kind.INTERNAL, 1, 2, (), attributes, error=False)
     read = ExportTraceServiceRequest.FromString(as_protobuf(resource, [span]))
     found = read.resource_spans[0].scope_spans[0].spans[0]
     return found.trace_id.hex() == span.trace_id and len(found.attributes) == len(attributes)

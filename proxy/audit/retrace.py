@@ -40,7 +40,8 @@ def retrace(request: Request) -> tuple[Span, ...]:
         start_ns=request.decided.t_ns,
         end_ns=max(request.decided.t_ns, end),
         error=failed,
-        attributes=_there(
+        shared=(),
+        own=_there(
             {
                 "http.request.method": method,
                 "http.route": route,
@@ -90,7 +91,8 @@ def _client(request: Request, server: Span, width_ns: int) -> Span:
         start_ns=max(server.start_ns, server.end_ns - width_ns),
         end_ns=server.end_ns,
         error=failed,
-        attributes=_there(
+        shared=(),
+        own=_there(
             {
                 "http.request.method": request.decision.method,
                 "http.response.status_code": status,

@@ -6,14 +6,16 @@ so that no caller chooses our ids or switches our spans off; its header is read 
 semantic conventions where they are stable, `hip.*` for what is ours.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+
+import msgspec
 
 from proxy.audit.describe import judged, spent
 from proxy.audit.inert import inert
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.exchange import Call, Degraded, Exchange
-from proxy.record import Position, Sequence
+from proxy.exchange import Call, Degraded, Exchange, Output
+from proxy.record import Judged, Position, Sequence
 
 MAX_INT = (1 << 63) - 1  # OTLP integers are signed and have 64 bits; one beyond loses the whole batch
 MAX_SECONDS = 9e9  # the year 2255: its nanoseconds still fit
@@ -22,6 +24,7 @@ OTHER_METHOD = "_OTHER"  # semantic conventions for HTTP: a method that is not o
 SERVER_FAULT = 500
 CLIENT_FAULT = 400
 MAX_TRACEPARENT = 512  # characters; version 00 has 55, a later one may have more
+SHARED = 1_024  # sets of attributes that many spans have in common, kept for the next span
 
 Value = str | int | float | bool
 Attributes = tuple[tuple[str, Value], ...]
@@ -35,9 +38,11 @@ class Kind(IntEnum):
     CLIENT = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One span, ready to encode: ids in hexadecimal, every string inert, every number in range."""
+class Span(msgspec.Struct, frozen=True):
+    """One span, ready to encode: ids in hexadecimal, every string inert, every number in range.
+
+    `shared` is the same object in all spans that have these attributes in common, so that it can be encoded once.
+    """
 
     trace_id: str
     span_id: str
@@ -46,21 +51,28 @@ class Span:
     kind: Kind
     start_ns: int
     end_ns: int
-    attributes: Attributes
+    shared: Attributes
+    own: Attributes
     error: bool
     caller: str | None = None  # the caller's `traceparent`, as sent: nobody has read it yet
+
+    @property
+    def attributes(self) -> Attributes:
+        """Return all of them."""
+        return self.shared + self.own
 
 
 def spans_of(
     exchange: Exchange, decision: Position | None, completion: Position | None, pseudonyms: Pseudonyms
 ) -> tuple[Span, ...]:
     """Return the spans of an exchange."""
-    server = _server(exchange, decision, completion, pseudonyms)
+    said = judged(exchange)
+    server = _server(exchange, decision, completion, pseudonyms, said)
     spans = [server]
     if exchange.upstream_seconds is not None and exchange.grant is not None:
         spans.append(_client(exchange, server))
     if exchange.score is not None:
-        spans.append(_detector(exchange, server))
+        spans.append(_detector(exchange, server, said))
     return tuple(spans)
 
 
@@ -73,12 +85,18 @@ def _detector_span_id(trace_id: str) -> str:
     return f"{int(trace_id[16:], 16) ^ 1:016x}"
 
 
-def _server(exchange: Exchange, decision: Position | None, completion: Position | None, pseudonyms: Pseudonyms) -> Span:
+def _server(
+    exchange: Exchange,
+    decision: Position | None,
+    completion: Position | None,
+    pseudonyms: Pseudonyms,
+    said: Judged | None,
+) -> Span:
     call, target, grant, principal = exchange.call, exchange.target, exchange.grant, exchange.principal
     method = call.method if call.method in METHODS else OTHER_METHOD
     route = None if target is None else f"{exchange.dialect}/{target.action}"
     failed = exchange.status >= SERVER_FAULT
-    asked, state = judged(exchange), spent(exchange)
+    state = spent(exchange)
     applied = None if grant is None else grant.output
     if isinstance(exchange.verdict, Degraded):
         applied = exchange.verdict.output
@@ -93,34 +111,33 @@ def _server(exchange: Exchange, decision: Position | None, completion: Position 
         end_ns=max(start, _ns(exchange.finished)),
         error=failed,
         caller=_caller(call),
-        attributes=_clean(
+        shared=_asked_for(
+            method,
+            route,
+            call.peer.tls_version,
+            exchange.policy,
+            None if grant is None else grant.rule,
+            None if principal is None else principal.issuer,
+            exchange.dialect,
+            None if target is None else target.action,
+            None if target is None else target.model,
+            applied,
+            None if state is None else state.budget,
+        ),
+        own=_clean(
             {
-                "http.request.method": method,
-                "http.route": route,
                 "http.response.status_code": exchange.status,
-                "error.type": str(exchange.reason) if failed else None,
-                "tls.protocol.version": call.peer.tls_version,
+                "error.type": exchange.reason if failed else None,
                 "user.hash": None if principal is None else pseudonyms.subject(principal.issuer, principal.subject),
                 "hip.client": pseudonyms.address(call.peer.address),
                 "hip.incident": exchange.event,
                 "hip.decision": "deny" if exchange.upstream_seconds is None else "allow",
-                "hip.reason": str(exchange.reason),
-                "hip.policy": exchange.policy,
-                "hip.rule": None if grant is None else grant.rule,
-                "hip.issuer": None if principal is None else principal.issuer,
-                "hip.dialect": exchange.dialect,
-                "hip.action": None if target is None else str(target.action),
-                "hip.model": None if target is None else target.model,
-                "hip.output": None if applied is None else applied.name,
-                "hip.output.decimals": None if applied is None else applied.decimals,
-                "hip.output.top_k": None if applied is None else applied.top_k,
-                "hip.output.label_only": None if applied is None else applied.label_only,
-                "hip.budget": None if state is None else state.budget,
+                "hip.reason": exchange.reason,
                 "hip.budget.rows": None if state is None else state.rows,
                 "hip.budget.tokens": None if state is None else state.tokens,
                 "hip.budget.remaining": None if state is None or not state.remaining else min(state.remaining),
                 "hip.budget.revision": None if state is None else state.revision,
-                "hip.detector.verdict": None if asked is None else asked.verdict,
+                "hip.detector.verdict": None if said is None else said.verdict,
                 "hip.journal.stream": None if decision is None else decision.stream,
                 "hip.journal.decision.seq": None if decision is None else decision.seq,
                 "hip.journal.decision.hash": None if decision is None else decision.hash,
@@ -128,6 +145,41 @@ def _server(exchange: Exchange, decision: Position | None, completion: Position 
                 "hip.journal.completion.hash": None if completion is None else completion.hash,
             }
         ),
+    )
+
+
+@lru_cache(SHARED)
+def _asked_for(
+    method: str,
+    route: str | None,
+    tls_version: str | None,
+    policy: str,
+    rule: str | None,
+    issuer: str | None,
+    dialect: str | None,
+    action: str | None,
+    model: str | None,
+    applied: Output | None,
+    budget: str | None,
+) -> Attributes:
+    """Return what all requests of one kind have in common."""
+    return _clean(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "tls.protocol.version": tls_version,
+            "hip.policy": policy,
+            "hip.rule": rule,
+            "hip.issuer": issuer,
+            "hip.dialect": dialect,
+            "hip.action": action,
+            "hip.model": model,
+            "hip.output": None if applied is None else applied.name,
+            "hip.output.decimals": None if applied is None else applied.decimals,
+            "hip.output.top_k": None if applied is None else applied.top_k,
+            "hip.output.label_only": None if applied is None else applied.label_only,
+            "hip.budget": budget,
+        }
     )
 
 
@@ -146,21 +198,29 @@ def _client(exchange: Exchange, server: Span) -> Span:
         start_ns=max(server.start_ns, end - _ns(seconds)),
         end_ns=max(server.start_ns, end),
         error=failed,
-        attributes=_clean(
+        shared=() if upstream is None else _sent_to(method, upstream.host, upstream.port, upstream.name),
+        own=_clean(
             {
-                "http.request.method": method,
                 "http.response.status_code": None if reply is None else reply.status,
-                "error.type": str(exchange.reason) if failed else None,
-                "server.address": None if upstream is None else upstream.host,
-                "server.port": None if upstream is None else upstream.port,
-                "hip.upstream": None if upstream is None else upstream.name,
+                "error.type": exchange.reason if failed else None,
             }
         ),
     )
 
 
-def _detector(exchange: Exchange, server: Span) -> Span:
-    said = judged(exchange)
+@lru_cache(SHARED)
+def _sent_to(method: str, host: str, port: int, upstream: str) -> Attributes:
+    return _clean(
+        {
+            "http.request.method": method,
+            "server.address": host,
+            "server.port": port,
+            "hip.upstream": upstream,
+        }
+    )
+
+
+def _detector(exchange: Exchange, server: Span, said: Judged | None) -> Span:
     seconds = exchange.judge_seconds or 0.0
     end = server.end_ns if exchange.forwarded is None else _ns(exchange.forwarded)
     return Span(
@@ -172,22 +232,31 @@ def _detector(exchange: Exchange, server: Span) -> Span:
         start_ns=max(server.start_ns, end - _ns(seconds)),
         end_ns=max(server.start_ns, end),
         error=False,
-        attributes=()
+        shared=() if said is None else _judged_by(said.detector, said.digest, said.mode, said.alpha, said.threshold),
+        own=()
         if said is None
         else _clean(
             {
-                "hip.detector": said.detector,
-                "hip.detector.digest": said.digest,
-                "hip.detector.mode": said.mode,
                 "hip.detector.p_value": said.p_value,
-                "hip.detector.alpha": said.alpha,
                 "hip.detector.statistic": said.statistic,
-                "hip.detector.threshold": said.threshold,
                 "hip.detector.row": said.row,
                 "hip.detector.verdict": said.verdict,
                 **({} if said.sequence is None else _sequence(said.sequence)),
             }
         ),
+    )
+
+
+@lru_cache(SHARED)
+def _judged_by(detector: str, digest: str, mode: str, alpha: float, threshold: float) -> Attributes:
+    return _clean(
+        {
+            "hip.detector": detector,
+            "hip.detector.digest": digest,
+            "hip.detector.mode": mode,
+            "hip.detector.alpha": alpha,
+            "hip.detector.threshold": threshold,
+        }
     )
 
 
