@@ -8,16 +8,18 @@ else. Everything is gone at the end.
 import csv
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import duckdb
+import msgspec
 
 from proxy.audit.chain import Envelope
-from proxy.audit.columns import VIEWS, line_columns, view_statements
+from proxy.audit.columns import SPAN_COLUMNS, VIEWS, line_columns, span_view_statements, view_statements
 from proxy.audit.inert import UNPRINTABLE
+from proxy.audit.pointers import Pointer
 from proxy.record import AnyEvent
 
 MEMORY = "1GB"  # that DuckDB may use before it writes to its scratch directory
@@ -25,6 +27,7 @@ THREADS = 2
 BATCH = 10_000  # rows at once
 MAX_CELL = 1 << 20  # characters
 
+_encode = msgspec.json.Encoder().encode
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV Injection"
 
 
@@ -98,14 +101,19 @@ class Extract:
 
 
 @contextmanager
-def tables(fill: Callable[[Extract], None]) -> Iterator[Tables]:
-    """Make the views of whatever `fill` extracts."""
+def tables(fill: Callable[[Extract], None], spans: Iterable[Pointer] | None = None) -> Iterator[Tables]:
+    """Make the views of whatever `fill` extracts, and of spans beside it where there are some to compare with."""
     with tempfile.TemporaryDirectory(prefix="hip-audit-") as name:
         scratch = Path(name)
         lines = scratch / "lines.jsonl"
         with lines.open("wb") as file:
             fill(Extract(file))
-        connection = _load(lines, scratch)
+        pointed = None
+        if spans is not None:
+            pointed = scratch / "spans.jsonl"
+            with pointed.open("wb") as file:
+                file.writelines(_encode(span) + b"\n" for span in spans)
+        connection = _load(lines, pointed, scratch)
         try:
             yield Tables(connection, scratch)
         finally:
@@ -129,7 +137,7 @@ def guarded(cell: object) -> str | int | float | bool | None:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _load(lines: Path, scratch: Path) -> duckdb.DuckDBPyConnection:
+def _load(lines: Path, spans: Path | None, scratch: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={
             "memory_limit": MEMORY,
@@ -143,6 +151,10 @@ def _load(lines: Path, scratch: Path) -> duckdb.DuckDBPyConnection:
         connection.read_json(str(lines), columns=line_columns(), format="newline_delimited").create("line")
         for statement in view_statements():
             connection.execute(statement)
+        if spans is not None:
+            connection.read_json(str(spans), columns=SPAN_COLUMNS, format="newline_delimited").create("span")
+            for statement in span_view_statements():
+                connection.execute(statement)
         connection.execute(f"SET allowed_directories = ['{scratch}']")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ from proxy.record import Position
 MAX_QUEUED = 2_048  # exchanges that wait for the thread
 BATCH = 256  # exchanges in one request
 INTERVAL = 0.5  # seconds that a span waits for company
-TIMEOUT = 5.0  # seconds for one request to the collector
+TIMEOUT = 5.0  # seconds for one request to the collector, and between two pieces of its answer
+MAX_ANSWER = 64 << 10  # bytes of it
 ATTEMPTS = 3  # for an answer that says "later"
 BACKOFF = 0.25  # seconds before the second attempt, doubled before each further one
 CLOSE_SECONDS = 5.0  # that a closing proxy waits for its last spans
@@ -153,19 +155,23 @@ class Spans:
 
     def _send(self, client: httpx.Client, endpoint: str, body: bytes, count: int) -> int:
         """Return how many spans the collector took."""
-        headers = {"content-type": "application/x-protobuf", "user-agent": f"hip/{__version__}"}
+        headers = {
+            "content-type": "application/x-protobuf",
+            "accept-encoding": "identity",
+            "user-agent": f"hip/{__version__}",
+        }
         for attempt in range(ATTEMPTS):
             if attempt and self._closing.wait(BACKOFF * 2 ** (attempt - 1)):
                 break
             try:
-                answer = client.post(endpoint, content=body, headers=headers)
+                status, content = _posted(client, endpoint, body, headers)
             except httpx.HTTPError as error:
                 self._complain(f"collector: {type(error).__name__}")
                 continue
-            if answer.status_code == httpx.codes.OK:
-                return count - min(count, rejected(answer.content))
-            self._complain(f"collector: status {answer.status_code}")
-            if answer.status_code not in _RETRYABLE:
+            if status == httpx.codes.OK:
+                return count - min(count, rejected(content))
+            self._complain(f"collector: status {status}")
+            if status not in _RETRYABLE:
                 break
         return 0
 
@@ -173,6 +179,18 @@ class Spans:
         if error != self._error:  # once for a run of the same, not once for each batch
             _log.warning("spans are not taken: %s", error)
         self._error = error
+
+
+def _posted(client: httpx.Client, endpoint: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Return status and body of the answer. A collector that drips or talks without end is one that fails."""
+    until = time.monotonic() + TIMEOUT
+    content = b""
+    with client.stream("POST", endpoint, content=body, headers=headers) as answer:
+        for piece in answer.iter_raw():
+            content += piece
+            if len(content) > MAX_ANSWER or time.monotonic() > until:
+                raise httpx.ReadTimeout("an answer that does not end")
+    return answer.status_code, content
 
 
 def _checked(endpoint: str) -> str:

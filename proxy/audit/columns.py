@@ -17,6 +17,21 @@ _PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 
 VIEWS = ("decisions", "completions", "requests", "refusals", "policy_changes", "events")
 
+SPAN_COLUMNS = {
+    "trace": "VARCHAR",
+    "incident": "VARCHAR",
+    "start_ns": "BIGINT",
+    "end_ns": "BIGINT",
+    "decision": "VARCHAR",
+    "reason": "VARCHAR",
+    "stream": "VARCHAR",
+    "decision_seq": "BIGINT",
+    "decision_hash": "VARCHAR",
+    "completion_seq": "BIGINT",
+    "completion_hash": "VARCHAR",
+    "unrecorded": "BOOLEAN",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Column:
@@ -54,6 +69,25 @@ def view_statements() -> list[str]:
         "policy_changes": f"{head}, {policy} FROM line WHERE type = 'policy'",
         "events": f"{head}, type, event FROM line",
     }
+    return [f"CREATE VIEW {name} AS SELECT {what}" for name, what in views.items()]
+
+
+def span_view_statements() -> list[str]:
+    """Return the statements that set requests beside their spans: over the tables `line` and `span`."""
+    times = "make_timestamp_ns(start_ns) AS started, make_timestamp_ns(end_ns) AS ended"
+    found = """CASE
+        WHEN s.unrecorded THEN 'let pass without a record'
+        WHEN s.incident IS NOT NULL AND s.stream = '' THEN 'refused without a record'
+        WHEN d.event IS NULL THEN 'span without record'
+        WHEN s.incident IS NULL THEN 'record without span'
+        WHEN d.event <> s.incident OR n.prev <> s.decision_hash THEN 'contradiction'
+        ELSE 'agrees' END"""
+    pairs = """(SELECT * FROM decisions WHERE method <> '') d
+        FULL JOIN span s ON d.stream = s.stream AND d.seq = s.decision_seq
+        LEFT JOIN line n ON n.stream = d.stream AND n.seq = d.seq + 1"""  # `prev` is the hash of the record before
+    both = "coalesce(d.stream, s.stream) AS stream, coalesce(d.seq, s.decision_seq) AS seq, d.ts"
+    said = "coalesce(d.event, s.incident) AS event, d.effect, d.reason, s.decision AS span_effect, s.trace"
+    views = {"spans": f"*, {times} FROM span", "reconciliation": f"{both}, {said}, {found} AS found FROM {pairs}"}
     return [f"CREATE VIEW {name} AS SELECT {what}" for name, what in views.items()]
 
 

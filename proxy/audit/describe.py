@@ -89,9 +89,12 @@ def completion(exchange: Exchange, pseudonyms: Pseudonyms) -> Completion:  # noq
         applied=applied,
         answer_bytes=exchange.answer_bytes,
         upstream=None if grant is None else grant.upstream.name,
+        upstream_replica=None if reply is None else reply.replica,
         upstream_status=None if reply is None else reply.status,
         upstream_ms=None if seconds is None else round(_finite(seconds) * 1e3, 3),
         upstream_error=None if answered or reply is None else _upstream_error(exchange, reply),
+        given_back=exchange.given_back,
+        settled_tokens=None if exchange.settled is None else exchange.settled.tokens,
         detail=inert(exchange.detail, MAX_DETAIL) if exchange.detail else None,
     )
 
@@ -145,6 +148,7 @@ def _obligations(output: Output, grant: Grant) -> Obligations:
         top_k=output.top_k,
         label_only=output.label_only,
         mfa=grant.mfa,
+        parameters=grant.terms,
     )
 
 
@@ -179,6 +183,7 @@ def judged(exchange: Exchange) -> Judged | None:
         row=int(score.row),
         verdict=_JUDGED_AS[use.mode is Mode.ENFORCE, use.on_suspicion] if score.suspicious else "pass",
         sequence=_sequence(exchange.finding, use.sequences),
+        rows=score.rows,
     )
 
 

@@ -97,6 +97,7 @@ def _client(request: Request, server: Span, width_ns: int) -> Span:
                 "http.request.method": request.decision.method,
                 "http.response.status_code": status,
                 "hip.upstream": None if done is None else done.upstream,
+                "hip.upstream.replica": None if done is None else done.upstream_replica,
             }
         ),
     )

@@ -18,13 +18,16 @@ from proxy.record import (
     Completion,
     Decision,
     Gap,
+    InputsRecorded,
     Judged,
     Lookup,
     Obligations,
     PolicyChange,
+    Probed,
     Recovered,
     Retention,
     Review,
+    RevocationChange,
     Segment,
     Spent,
     Start,
@@ -119,6 +122,7 @@ class Hole:
     cause: str
     refused: int
     seconds: float
+    unrecorded: int
 
 
 class Summary:
@@ -135,6 +139,7 @@ class Summary:
         self.clients: dict[str, Client] = {}
         self.more_clients = 0  # requests of clients beyond the cap
         self.budgets: dict[tuple[str, str], BudgetUse] = {}
+        self.patterns: Counter[tuple[str, str]] = Counter()  # of query sequences: pattern and verdict
         self.detectors: dict[tuple[str, str], DetectorUse] = {}
         self.models: Counter[str] = Counter()
         self.changes: deque[Change] = deque(maxlen=MAX_CHANGES)
@@ -143,7 +148,10 @@ class Summary:
         self.incidents: deque[UpstreamIncident] = deque(maxlen=MAX_INCIDENTS)
         self.upstream_errors: Counter[tuple[str, str]] = Counter()
         self.holes: list[Hole] = []
+        self.open_starts = 0  # processes that were told to let requests pass without a record
         self.obligations_missed = 0
+        self.probes: Counter[str] = Counter()  # by outcome
+        self._probes: dict[tuple[str, str], tuple[str, bool]] = {}  # the newest of each stream and probe
         self._asked: dict[str, Obligations] = {}
         self._takes: dict[type, Callable[..., None]] = {
             Decision: self._decision,
@@ -152,6 +160,9 @@ class Summary:
             Stop: self._stop,
             PolicyChange: self._policy,
             CertificateChange: self._certificate,
+            RevocationChange: self._revocations,
+            Probed: self._probed,
+            InputsRecorded: self._inputs,
             Segment: self._segment,
             Recovered: self._recovered,
             Gap: self._gap,
@@ -240,6 +251,8 @@ class Summary:
                 model, judged.detector, judged.digest, envelope.t_ns
             )
             self._changed(envelope, "detector", f"{judged.detector} {judged.digest[:12]} judges model {model}")
+        if judged.sequence is not None:
+            self.patterns[judged.sequence.pattern, judged.sequence.verdict] += 1
         use.judged += 1
         use.mode, use.alpha = judged.mode, judged.alpha
         use.verdicts[judged.verdict] += 1
@@ -271,7 +284,9 @@ class Summary:
     def _start(self, envelope: Envelope, event: Start) -> None:
         who = f"{event.replica or 'replica ?'}, worker {event.worker}"
         digests = f"policy {event.policy[:12]}, configuration {event.configuration[:12]}"
-        self._changed(envelope, "start", f"version {event.version}, {who}, {digests}")
+        self.open_starts += event.failure == "open"
+        words = ", FAILURE OPEN" if event.failure == "open" else ""
+        self._changed(envelope, "start", f"version {event.version}, {who}, {digests}{words}")
 
     def _stop(self, envelope: Envelope, event: Stop) -> None:
         self._changed(envelope, "stop", f"in order, after {event.requests} requests")
@@ -285,6 +300,26 @@ class Summary:
     def _certificate(self, envelope: Envelope, event: CertificateChange) -> None:
         told = event.fingerprint[:12] if event.effect == "loaded" else f"rejected, {event.findings} faults"
         self._changed(envelope, "certificate", f"{event.place}: {told}")
+
+    def _revocations(self, envelope: Envelope, event: RevocationChange) -> None:
+        told = f"rejected, {event.findings} faults" if event.effect == "rejected" else f"{event.entries} revoked"
+        self._changed(envelope, "revocations", f"{event.place}: {told}")
+
+    def _probed(self, envelope: Envelope, event: Probed) -> None:
+        """Tell what is news: a probe is asked often, and most often nothing has changed."""
+        before = self._probes.get((envelope.stream, event.probe))
+        now = (event.outcome, event.quarantined)
+        self._probes[envelope.stream, event.probe] = now
+        self.probes[event.outcome] += 1
+        if before != now and (before is not None or now != ("same", False)):
+            closed = ", and the model is closed" if event.quarantined else ""
+            said = f": {event.detail}" if event.detail else ""
+            self._changed(envelope, "probe", f"{event.probe} of {event.model}: {event.outcome}{closed}{said}")
+
+    def _inputs(self, envelope: Envelope, event: InputsRecorded) -> None:
+        told = {"begun": f", readable by {event.recipient}", "ended": f", {event.rows} rows", "deleted": ""}
+        what = f"recorded inputs of {event.model}: {event.file} {event.effect}{told[event.effect]}"
+        self._changed(envelope, "inputs", what)
 
     def _segment(self, envelope: Envelope, event: Segment) -> None:
         self.changed += 1
@@ -306,8 +341,11 @@ class Summary:
         self._changed(envelope, "review", f"{event.by} reviewed to anchor line {event.anchor_line}: {event.remark}")
 
     def _gap(self, envelope: Envelope, event: Gap) -> None:
-        self.holes.append(Hole(envelope.t_ns, envelope.stream, event.cause, event.refused, event.seconds))
-        self._changed(envelope, "gap", f"{event.seconds:.1f} s, {event.refused} refused: {event.cause}")
+        self.holes.append(
+            Hole(envelope.t_ns, envelope.stream, event.cause, event.refused, event.seconds, event.unrecorded)
+        )
+        passed = f", {event.unrecorded} records left out" if event.unrecorded else ""
+        self._changed(envelope, "gap", f"{event.seconds:.1f} s, {event.refused} refused{passed}: {event.cause}")
 
 
 def _kept(asked: Obligations, applied: Obligations) -> bool:

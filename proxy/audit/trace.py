@@ -15,7 +15,7 @@ from proxy.audit.describe import judged, spent
 from proxy.audit.inert import inert
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.exchange import Call, Degraded, Exchange, Output
-from proxy.record import Judged, Position, Sequence
+from proxy.record import Judged, Position, Sequence, Spent
 
 MAX_INT = (1 << 63) - 1  # OTLP integers are signed and have 64 bits; one beyond loses the whole batch
 MAX_SECONDS = 9e9  # the year 2255: its nanoseconds still fit
@@ -120,32 +120,57 @@ def _server(
             None if principal is None else principal.issuer,
             exchange.dialect,
             None if target is None else target.action,
-            None if target is None else target.model,
+            None if target is None or grant is None else target.model,  # else the caller's word: it is kept for nobody
             applied,
             None if state is None else state.budget,
         ),
-        own=_clean(
-            {
-                "http.response.status_code": exchange.status,
-                "error.type": exchange.reason if failed else None,
-                "user.hash": None if principal is None else pseudonyms.subject(principal.issuer, principal.subject),
-                "hip.client": pseudonyms.address(call.peer.address),
-                "hip.incident": exchange.event,
-                "hip.decision": "deny" if exchange.upstream_seconds is None else "allow",
-                "hip.reason": exchange.reason,
-                "hip.budget.rows": None if state is None else state.rows,
-                "hip.budget.tokens": None if state is None else state.tokens,
-                "hip.budget.remaining": None if state is None or not state.remaining else min(state.remaining),
-                "hip.budget.revision": None if state is None else state.revision,
-                "hip.detector.verdict": None if said is None else said.verdict,
-                "hip.journal.stream": None if decision is None else decision.stream,
-                "hip.journal.decision.seq": None if decision is None else decision.seq,
-                "hip.journal.decision.hash": None if decision is None else decision.hash,
-                "hip.journal.completion.seq": None if completion is None else completion.seq,
-                "hip.journal.completion.hash": None if completion is None else completion.hash,
-            }
-        ),
+        own=tuple(_told(exchange, decision, completion, pseudonyms, said, state)),
     )
+
+
+def _told(
+    exchange: Exchange,
+    decision: Position | None,
+    completion: Position | None,
+    pseudonyms: Pseudonyms,
+    said: Judged | None,
+    state: Spent | None,
+) -> list[tuple[str, Value]]:
+    """Return what one request alone has: ours, or kept in range here."""
+    principal, target = exchange.principal, exchange.target
+    told: list[tuple[str, Value]] = [
+        ("http.response.status_code", exchange.status),
+        ("hip.client", pseudonyms.address(exchange.call.peer.address)),
+        ("hip.incident", exchange.event),
+        ("hip.decision", "deny" if exchange.upstream_seconds is None else "allow"),
+        ("hip.reason", exchange.reason.value),
+    ]
+    if exchange.grant is None and target is not None and target.model is not None:
+        told.append(("hip.model", inert(target.model)))
+    if exchange.status >= SERVER_FAULT:
+        told.append(("error.type", exchange.reason.value))
+    if principal is not None:
+        told.append(("user.hash", pseudonyms.subject(principal.issuer, principal.subject)))
+    if state is not None:
+        told += (("hip.budget.rows", _value(state.rows)), ("hip.budget.tokens", _value(state.tokens)))
+        if state.remaining:
+            told.append(("hip.budget.remaining", _value(min(state.remaining))))
+        if state.revision is not None:
+            told.append(("hip.budget.revision", _value(state.revision)))
+    if said is not None:
+        told.append(("hip.detector.verdict", said.verdict))
+    if decision is not None:
+        told += (
+            ("hip.journal.stream", decision.stream),
+            ("hip.journal.decision.seq", decision.seq),
+            ("hip.journal.decision.hash", decision.hash),
+        )
+    if completion is not None:
+        told += (
+            ("hip.journal.completion.seq", completion.seq),
+            ("hip.journal.completion.hash", completion.hash),
+        )
+    return told
 
 
 @lru_cache(SHARED)
@@ -188,6 +213,7 @@ def _client(exchange: Exchange, server: Span) -> Span:
     end = server.end_ns if exchange.forwarded is None else _ns(exchange.forwarded + seconds)
     failed = reply is None or reply.status >= CLIENT_FAULT
     upstream = None if grant is None else grant.upstream
+    known = upstream if upstream is not None and not upstream.replicas else None  # a replica says where it is itself
     method = exchange.call.method if exchange.call.method in METHODS else OTHER_METHOD
     return Span(
         trace_id=exchange.trace_id,
@@ -198,7 +224,13 @@ def _client(exchange: Exchange, server: Span) -> Span:
         start_ns=max(server.start_ns, end - _ns(seconds)),
         end_ns=max(server.start_ns, end),
         error=failed,
-        shared=() if upstream is None else _sent_to(method, upstream.host, upstream.port, upstream.name),
+        shared=_sent_to(
+            method,
+            None if known is None else known.host,
+            None if known is None else known.port,
+            None if upstream is None else upstream.name,
+            None if reply is None else reply.replica,
+        ),
         own=_clean(
             {
                 "http.response.status_code": None if reply is None else reply.status,
@@ -209,13 +241,14 @@ def _client(exchange: Exchange, server: Span) -> Span:
 
 
 @lru_cache(SHARED)
-def _sent_to(method: str, host: str, port: int, upstream: str) -> Attributes:
+def _sent_to(method: str, host: str | None, port: int | None, upstream: str | None, replica: str | None) -> Attributes:
     return _clean(
         {
             "http.request.method": method,
             "server.address": host,
             "server.port": port,
             "hip.upstream": upstream,
+            "hip.upstream.replica": replica,
         }
     )
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from proxy.audit.bundle import Proven
 from proxy.audit.chain import Envelope
 from proxy.audit.proofs import Proofs
+from proxy.audit.reconcile import Reconciliation
 from proxy.audit.summary import Summary
 from proxy.record import AnyEvent, Completion, Decision
 
@@ -26,8 +27,14 @@ class _Picked:
 class StreamProofs:
     """A `Witness` of one stream that can prove the records that `pick` wants."""
 
-    def __init__(self, pick: Callable[["StreamProofs", Envelope, AnyEvent, bytes], bool]) -> None:
+    def __init__(
+        self,
+        pick: Callable[["StreamProofs", Envelope, AnyEvent, bytes], bool],
+        others: Reconciliation | None = None,
+    ) -> None:
         self._pick = pick
+        self._others = others
+        self._stream = ""
         self.proofs = Proofs()
         self._note = self._certificate = ""
 
@@ -38,12 +45,17 @@ class StreamProofs:
     def record(self, envelope: Envelope, event: AnyEvent | None, line: bytes, leaf: bytes) -> None:
         """Take a record; one that is picked is asked for before its block can be full and gone."""
         self.proofs.add(leaf)
+        self._stream = envelope.stream
+        if event is not None and self._others is not None:
+            self._others.take(envelope, event, leaf)
         if event is not None and self._pick(self, envelope, event, line):
             self.proofs.want(envelope.seq)
 
-    def withheld(self, seq: int, leaf: bytes) -> None:  # noqa: ARG002 - the signature of the port
+    def withheld(self, seq: int, leaf: bytes) -> None:
         """Take a record of which only the hash is there."""
         self.proofs.add(leaf)
+        if self._others is not None:
+            self._others.withheld(self._stream, seq, leaf)
 
     def sealed(self, note: str, certificate: str) -> None:
         """Remember the newest head."""
@@ -117,15 +129,16 @@ class Sample:
 
 
 class Reporter:
-    """What a report needs: the summary of all streams, and the sample."""
+    """What a report needs: the summary of all streams, the sample, and what others say."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, others: Reconciliation | None = None) -> None:
+        self.others = others
         self.summary = Summary()
         self.sample = Sample(seed)
 
     def stream(self) -> StreamProofs:
         """Return the witness of one more stream."""
-        return StreamProofs(self._take)
+        return StreamProofs(self._take, self.others)
 
     def _take(self, proofs: StreamProofs, envelope: Envelope, event: AnyEvent, line: bytes) -> bool:
         self.summary.take(envelope, event)

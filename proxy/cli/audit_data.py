@@ -41,6 +41,7 @@ from proxy.cli.audit_input import (
     read_key,
     warn_of_withheld,
 )
+from proxy.cli.audit_others import SpanFiles, read_spans
 
 if TYPE_CHECKING:
     from proxy.adapters.exports import Extract
@@ -76,16 +77,19 @@ def query_command(
         str, typer.Argument(help="Over decisions, completions, requests, refusals, policy_changes, events.")
     ],
     public_key: PublicKey = "",
+    spans: SpanFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a line, without a limit.")] = False,
 ) -> None:
     """Ask a verified journal in SQL (DuckDB). `DESCRIBE requests` names the columns.
+
+    With --spans there are also `spans` and `reconciliation`, which sets each request beside its span.
 
     Example: hip audit query export/ "SELECT reason, count(*) FROM refusals GROUP BY 1" --public-key audit.pub
     """
     exports = _exports()
     reading = _Reading(directory, read_key(public_key), quiet=as_json)
     try:
-        with exports.tables(reading.extract) as loaded:
+        with exports.tables(reading.extract, None if spans is None else read_spans(spans)) as loaded:
             names, rows = loaded.query(sql)
             if as_json:
                 for row in rows:

@@ -52,8 +52,9 @@ def read_heads(path: Path, auditor: Verifier) -> Kept:
     try:
         text = path.read_text("utf-8")
         for line in text.splitlines():
-            if line.startswith("{"):
-                raw = line.encode()
+            at = line.find('{"v":')  # behind a syslog header, or at the beginning
+            if at >= 0:
+                raw = line[at:].encode()
                 kept.anchors[read(raw, auditor).n] = line_hash(raw)
         for start in (ORIGIN + part for part in ("\n" + text).split("\n" + ORIGIN)[1:]):
             checkpoint = Checkpoint.parse(start.partition("\n\n")[0] + "\n")

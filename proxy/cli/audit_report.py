@@ -24,6 +24,7 @@ from proxy.cli.audit_input import (
     warn_of_withheld,
     write_private,
 )
+from proxy.cli.audit_others import MetricsFiles, SpanFiles, UpstreamCounts, read_others
 
 
 def report_command(
@@ -34,14 +35,17 @@ def report_command(
         Path | None, typer.Option("--head", help="A file with heads kept from earlier verifications.", exists=True)
     ] = None,
     seed: Annotated[str, typer.Option("--seed", help="Repeat the random sample of an earlier report.")] = "",
+    spans: SpanFiles = None,
+    metrics: MetricsFiles = None,
+    upstreams: UpstreamCounts = None,
 ) -> None:
     """Write a report of a verified journal, as one HTML file that needs no network. Exits as `verify` does.
 
-    Example: hip audit report export/ --public-key audit.pub -o report.html
+    Example: hip audit report export/ --public-key audit.pub -o report.html --spans spans.jsonl --metrics metrics.txt
     """
     auditor = read_key(public_key)
     kept = read_heads(head, auditor) if head else Kept()
-    reporter = Reporter(seed or secrets.token_hex(8))
+    reporter = Reporter(seed or secrets.token_hex(8), read_others(spans, metrics, upstreams))
     with progress(directory, "reading") as advance:
         found = verify(directory, auditor, kept, advance, witness=reporter.stream)
     source = Source(
@@ -54,6 +58,7 @@ def report_command(
         head=found.head,
         sample=tuple(reporter.sample.proven()),
         seed=reporter.sample.seed,
+        reconciled=tuple(reporter.others.rows()) if reporter.others is not None else (),
     )
     write_private(output, page(source, reporter.summary).encode("utf-8", "replace"))
     print(f"{WORDS[found.status]}: the report is in {output}")

@@ -97,6 +97,10 @@ def _steps(event: Decision, completion: Completion | None) -> Iterator[Step]:
         yield Step(
             6, (f"upstream {completion.upstream}: {completion.upstream_status}{took}; answer {completion.status}",)
         )
+        if completion.given_back:
+            yield Step(6, ("nothing was sent: the charge was given back",))
+        if completion.settled_tokens is not None:
+            yield Step(6, (f"settled: {completion.settled_tokens} tokens",))
         if completion.applied is not None:
             yield Step(7, (_applied(completion.applied),))
 

@@ -227,11 +227,12 @@ async def serve(journal: Journal, pairs: int, refused: int = 0) -> list[str]:
 
 async def crash(journal: Journal, torn: bytes = b"") -> None:
     """End a journal as kill -9 would: nothing more is written, and its locks are gone; `torn` is what was under way."""
-    journal._keeper.cancel()
-    await asyncio.wait({journal._keeper})
-    await journal._loop.run_in_executor(journal._executor, lambda: None)
-    journal._done.set()
+    keeper, stream = journal._keeper._task, journal._writer.stream
+    keeper.cancel()
+    await asyncio.wait({keeper})
+    await asyncio.get_running_loop().run_in_executor(journal._executor, lambda: None)
+    journal._watchdog.stop()
     if torn:
-        os.write(journal._stream._fd, torn)
-    journal._stream.abandon()
+        os.write(stream._fd, torn)
+    stream.abandon()
     journal._executor.shutdown()

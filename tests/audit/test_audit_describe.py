@@ -128,6 +128,15 @@ def test_obligations_asked_and_applied_are_both_recorded() -> None:
     assert (asked.label_only, applied.label_only) == (False, True)
 
 
+def test_what_may_be_asked_for_beside_the_input_is_recorded_where_the_policy_speaks_of_it() -> None:
+    story = exchange(grant=grant(principal(), terms=("echo", "max_tokens up to 8, no more")))
+    told = decision(story, PSEUDONYMS).obligations
+    assert told is not None
+    assert told.parameters == ("echo", "max_tokens up to 8, no more")
+    plain = decision(exchange(), PSEUDONYMS).obligations
+    assert b"parameters" not in msgspec.json.encode(plain)
+
+
 # ── pseudonyms ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

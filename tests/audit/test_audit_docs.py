@@ -1,4 +1,4 @@
-"""docs/audit.md points to fields, commands and tests: every pointer leads somewhere."""
+"""docs/audit.md and its reference point to fields, commands and tests: every pointer leads somewhere."""
 
 import re
 from pathlib import Path
@@ -10,10 +10,12 @@ from typer.main import get_command
 from proxy.audit.chain import Envelope
 from proxy.audit.withheld import Withheld
 from proxy.cli.audit import audit_app
+from proxy.config import Audit
 from proxy.record import AnyEvent
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text()
+REFERENCE = (ROOT / "docs" / "audit-reference.md").read_text()
 CONTROLS = [line.split("|")[1:4] for line in PAGE.partition("## Controls")[2].splitlines() if line.startswith("| ")][1:]
 
 
@@ -38,7 +40,12 @@ def test_every_control_points_to_a_field_and_a_test() -> None:
 
 def test_every_record_type_is_described() -> None:
     for event in get_args(AnyEvent):
-        assert f"`{event.__struct_config__.tag}`" in PAGE, event
+        assert f"`{event.__struct_config__.tag}`" in REFERENCE, event
+
+
+def test_every_setting_is_described() -> None:
+    for name in Audit.model_fields:
+        assert f"`{name}`" in REFERENCE, name
 
 
 def test_every_command_of_the_page_exists_and_every_command_is_on_the_page() -> None:

@@ -15,6 +15,7 @@ from stories import QUICK, ManualClock, Place, crash, place, plain_decision, ser
 from proxy.adapters.journal import Disk, Durability, Journal, State, ensure_keys
 from proxy.adapters.journal.disk import ANCHOR_FILE, segments
 from proxy.adapters.journal.reading import Kept, stream_lines, verify
+from proxy.adapters.journal.second_place import FilePlace, SecondPlace
 from proxy.audit.chain import MAX_LINE, read_event, split
 from proxy.audit.findings import Status
 from proxy.errors import ConfigError, DependencyFault
@@ -204,7 +205,7 @@ async def test_the_life_of_a_stream_is_on_record(where: Place) -> None:
     assert kinds.count(Start) == 2
     assert kinds.count(Stop) == 1
     (found,) = [event for event in events(where) if isinstance(event, Recovered)]
-    assert (found.torn_bytes, found.size) == (4, first._stream.size)
+    assert (found.torn_bytes, found.size) == (4, first._writer.stream.size)
     assert check(where) is Status.INTACT
 
 
@@ -254,12 +255,13 @@ async def test_an_idle_journal_shows_that_it_lives(where: Place) -> None:
 
 async def test_heads_go_to_a_second_place_and_its_loss_stops_nothing(where: Place, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere.jsonl"
-    journal = await where.open(second_place=other)
+    journal = await where.open(second_place=SecondPlace(FilePlace(other)))
     await serve(journal, 1)
     await journal.close()
     assert other.read_bytes() == (where.directory / ANCHOR_FILE).read_bytes()
-    lost = await where.open(second_place=tmp_path / "missing" / "heads.jsonl")
-    assert "missing" in lost.status().second_place_error
+    lost = await where.open(second_place=SecondPlace(FilePlace(tmp_path / "missing" / "heads.jsonl")))
+    while "missing" not in lost.status().second_place_error:
+        await asyncio.sleep(0.005)
     await serve(lost, 1)
     await lost.close()
     assert check(where) is Status.INTACT
@@ -310,7 +312,7 @@ async def test_a_full_device_behind_a_real_descriptor(where: Place) -> None:
     journal = await where.open()
     await serve(journal, 1)
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, journal._stream._fd)
+    os.dup2(full, journal._writer.stream._fd)
     os.close(full)
     assert "ENOSPC" in await refused(journal)
     await until(journal, State.OK)
@@ -386,7 +388,7 @@ def test_a_write_that_hangs_shows_from_outside(where: Place) -> None:
     async def hang() -> None:
         journal = await where.open(limits=replace(IMPATIENT, tick_seconds=60, sync_seconds=60))
         opened.append(journal)
-        os.dup2(writer, journal._stream._fd)
+        os.dup2(writer, journal._writer.stream._fd)
         ready.set()
         results.append(await journal.append(plain_decision("a" * 32)))
         await crash(journal)

@@ -7,21 +7,35 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from stories import PSEUDONYMS, Place, crash, exchange, place, plain_decision, serve
 from typer.testing import CliRunner
 
 from proxy.audit.bundle import read, verify
+from proxy.audit.chain import Envelope
 from proxy.audit.describe import completion, decision
 from proxy.audit.report.markup import tag
 from proxy.audit.report.page import SECTIONS
-from proxy.audit.summary import _kept
+from proxy.audit.summary import Summary, _kept
 from proxy.audit.timeline import MAX_STEPS, Lowest, Timeline
 from proxy.cli.audit import audit_app
 from proxy.exchange import Reply
 from proxy.reasons import Reason
-from proxy.record import Actor, Gap, Judged, Obligations, PolicyChange, Source
+from proxy.record import (
+    Actor,
+    AnyEvent,
+    CertificateChange,
+    Checkpoint,
+    Gap,
+    Judged,
+    Obligations,
+    PolicyChange,
+    Probed,
+    Sequence,
+    Source,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARTEFACTS = Path(__file__).resolve().parents[2] / "build"
@@ -44,7 +58,8 @@ async def make(tmp_path: Path) -> Place:
         await journal.append(decision(exchange(event=story.event), PSEUDONYMS))
         await journal.append(completion(story, PSEUDONYMS))
     who = Actor(EVIL, EVIL, (EVIL,), (EVIL,), EVIL, EVIL)
-    judged = Judged(EVIL, "e" * 64, EVIL, 0.001, 0.01, 9.0, 3.0, 0, "refuse")
+    sequence = Sequence(EVIL, 9, 8, 100, 1, 1.0, "refuse")
+    judged = Judged(EVIL, "e" * 64, EVIL, 0.001, 0.01, 9.0, 3.0, 0, "refuse", sequence)
     for reason in ("mfa_missing", "anomalous_input", EVIL):
         await journal.append(
             plain_decision(
@@ -61,6 +76,10 @@ async def make(tmp_path: Path) -> Place:
             )
         )
     await journal.append(PolicyChange(effect="loaded", policy=EVIL, previous=EVIL))
+    await journal.append(CertificateChange(effect="rejected", place=EVIL, findings=2))
+    await journal.append(
+        Probed(probe=EVIL, model=EVIL, baseline=EVIL, outcome="changed", quarantined=True, detail=EVIL)
+    )
     await journal.append(Gap(cause=EVIL, refused=3, seconds=1.5))
     await journal.close()
     return where
@@ -125,6 +144,10 @@ def test_every_section_has_its_words_and_numbers(made: tuple[Place, Path]) -> No
         "1 gap",
         "window 1",
         "threshold",
+        "Patterns in sequences",
+        "rejected, 2 faults",
+        "and the model is closed",
+        "probed with golden inputs 1 times",
     ):
         assert words in text, words
     assert page.names.count("svg") > 5
@@ -216,6 +239,25 @@ def test_a_timeline_stays_bounded_and_loses_nothing() -> None:
     assert sum(number for _, row in rows for number in row.values()) == 10 * MAX_STEPS
     assert len(lowest.points()) <= MAX_STEPS
     assert lowest.points()[-1][1] == 10_000 - 10 * MAX_STEPS + 1
+
+
+def test_every_record_type_is_counted_somewhere() -> None:
+    """A new type of record that the report passes over in silence would be a hole in it."""
+    assert set(get_args(AnyEvent)) - set(Summary()._takes) == {Checkpoint}
+
+
+def test_a_probe_is_in_the_timeline_when_it_is_news() -> None:
+    summary = Summary()
+    for seq, (outcome, closed) in enumerate(
+        [("same", False), ("same", False), ("changed", True), ("changed", True), ("same", False)]
+    ):
+        event = Probed(probe="p", model="m", baseline="b", outcome=outcome, quarantined=closed, detail="3 of 9 labels")
+        summary.take(Envelope(1, "s", seq, "0", "0", seq + 1, 1), event)
+    assert [change.what for change in summary.changes] == [
+        "p of m: changed, and the model is closed: 3 of 9 labels",
+        "p of m: same: 3 of 9 labels",
+    ]
+    assert summary.probes == {"same": 3, "changed": 2}
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ async def test_a_sealed_record_that_was_never_acknowledged_is_left_out(tmp_path:
     where = place(tmp_path)
     journal = await where.open(recipient=public(X25519))
     await serve(journal, 2)
-    stream = journal._stream
+    stream = journal._writer.stream
     await crash(journal)
     path = where.directory / f"{stream.name}.{stream._index:06d}.sealed"
     assert stream._sealer is not None
@@ -123,7 +123,7 @@ async def test_a_crash_in_the_middle_of_withheld_records_is_found_in_its_place(t
     first = await where.open(recipient=public(X25519))
     await serve(first, 1)
     await crash(first)
-    lines = (where.directory / f"{first._stream.name}.000000.jsonl").read_bytes().splitlines()
+    lines = (where.directory / f"{first._writer.stream.name}.000000.jsonl").read_bytes().splitlines()
     assert lines[-1].startswith(b'{"withheld":')
     await (await where.open()).close()
     found = judge(where)

@@ -2,23 +2,19 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import stat
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from collecting import Collector, collecting
 from google.protobuf.json_format import ParseDict
 from msgspec.structs import replace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -31,10 +27,11 @@ from proxy import __version__
 from proxy.adapters import spans as spans_module
 from proxy.adapters.otlp import SCHEMA, SCOPE, as_json, as_protobuf, link_of, resource
 from proxy.adapters.spans import MAX_QUEUED, Spans
+from proxy.audit import trace
 from proxy.audit.inert import MAX_NAME
 from proxy.audit.trace import Span, spans_of
 from proxy.errors import ConfigError
-from proxy.exchange import Exchange, Reply, Target
+from proxy.exchange import Action, Exchange, Reply, Target
 from proxy.reasons import Reason
 from proxy.record import Position
 
@@ -42,58 +39,10 @@ OWNER = resource("test")
 DECISION, COMPLETION = Position("s", 4, "a" * 64), Position("s", 5, "b" * 64)
 
 
-class Collector(ThreadingHTTPServer):
-    """A small OTLP/HTTP receiver that parses with the official classes and answers as a test says."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.spans: list[SpanMessage] = []
-        self.requests: list[dict[str, str]] = []
-        self.statuses: list[int] = []  # answers to give before 200
-        self.rejected = 0
-        self.hold = threading.Event()
-        self.hold.set()
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1/traces"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        self.server.hold.wait()
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.requests.append({key.lower(): value for key, value in self.headers.items()})
-        status = self.server.statuses.pop(0) if self.server.statuses else 200
-        if status == 200:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope in resource.scope_spans:
-                    self.server.spans += scope.spans
-        answer = ExportTraceServiceResponse(
-            partial_success=ExportTracePartialSuccess(rejected_spans=self.server.rejected)
-        )
-        data = answer.SerializeToString()
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    server = Collector()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.hold.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with collecting() as server:
+        yield server
 
 
 def attributes(span: SpanMessage) -> dict[str, Any]:
@@ -202,6 +151,17 @@ async def test_hostile_strings_and_numbers_lose_no_span(collector: Collector, te
     assert told["hip.budget.revision"] == (1 << 63) - 1
     assert (server.name, told["http.request.method"]) == ("HTTP oip-v2/infer", "_OTHER")
     assert all(len(value) <= MAX_NAME and value.isprintable() for value in told.values() if isinstance(value, str))
+
+
+def test_what_a_caller_chose_is_not_kept() -> None:
+    """A body may name a model of megabytes: the span says how it begins, and no cache holds it."""
+    kept = trace._asked_for.cache_info().currsize
+    for number in range(8):
+        story = exchange(target=Target(Action.INFER, f"{number}-" + "m" * 4096), grant=None)
+        (server, *_) = spans_of(story, DECISION, None, PSEUDONYMS)
+        model = dict(server.attributes)["hip.model"]
+        assert model == f"{number}-" + "m" * (MAX_NAME - 3) + "…"
+    assert trace._asked_for.cache_info().currsize <= kept + 1
 
 
 async def test_the_file_has_one_valid_request_a_line(tmp_path: Path) -> None:
@@ -387,3 +347,24 @@ def test_the_environment_cannot_rename_the_resource(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OTEL_SERVICE_NAME", "evil")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=evil")
     assert resource("x").attributes["service.name"] == "hip"
+
+
+async def test_a_collector_that_talks_without_end_loses_its_spans_and_holds_nobody() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        spans = Spans(endpoint=f"http://127.0.0.1:{port}/v1/traces", file=None, pseudonyms=PSEUDONYMS)
+        spans.finished(exchange(), DECISION, COMPLETION)
+        await spans.close()
+    counts = spans.counts()
+    assert (counts.sent, counts.unsent, counts.waiting) == (0, 3, 0)
+    assert "ReadTimeout" in counts.error

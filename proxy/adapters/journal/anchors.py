@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxy.adapters.journal.disk import ANCHOR_FILE, PRIVATE_FILE, tail
+from proxy.adapters.journal.second_place import SecondPlace
 from proxy.audit.anchor import ANCHOR_VERSION, Anchor, Deleted, Found, line_hash, unverified, write
 from proxy.audit.chain import GENESIS
 from proxy.audit.note import Signer
@@ -36,10 +37,19 @@ class Head:
 class AnchorLog:
     """The file, and the second place if there is one."""
 
-    def __init__(self, directory: Path, second_place: Path | None = None) -> None:
+    def __init__(self, directory: Path, second_place: SecondPlace | None = None) -> None:
         self._path = directory / ANCHOR_FILE
         self._second_place = second_place
-        self.second_place_error = ""  # why heads do not reach the second place; empty when they do
+
+    @property
+    def second_place_error(self) -> str:
+        """Return why heads do not reach the second place; empty when they do."""
+        return "" if self._second_place is None else self._second_place.error
+
+    def close(self) -> None:
+        """Let the second place have what waits. Blocks for a few seconds at most."""
+        if self._second_place is not None:
+            self._second_place.close()
 
     @contextmanager
     def locked(self) -> Iterator[int]:
@@ -91,20 +101,5 @@ class AnchorLog:
         if os.write(fd, line) != len(line):
             raise OSError("the anchor line was not written whole")
         os.fdatasync(fd)
-        self._send(line)
-
-    def _send(self, line: bytes) -> None:
-        """Repeat the line in the second place; its failure is shown, but stops nothing."""
-        if self._second_place is None:
-            return
-        try:
-            fd = os.open(self._second_place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE_FILE)
-            try:
-                os.write(fd, line)
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            self.second_place_error = f"{self._second_place}: {error.strerror}"
-        else:
-            self.second_place_error = ""
+        if self._second_place is not None:
+            self._second_place.send(line[:-1])

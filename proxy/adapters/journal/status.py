@@ -12,6 +12,13 @@ class Durability(StrEnum):
     ASYNC = "async"  # nothing: survives neither
 
 
+class Failure(StrEnum):
+    """What becomes of a request whose record cannot be written."""
+
+    DENY = "deny"  # refused
+    OPEN = "open"  # let pass WITHOUT a record, counted
+
+
 class State(StrEnum):
     """Whether records are accepted. Only `OK` accepts."""
 
@@ -50,5 +57,7 @@ class Status:
     stream: str
     records: int
     unsealed: int
-    refused: int  # since the journal was opened
+    refused: int  # records, since the journal was opened
+    unrecorded: int  # records that are missing because `failure: open` let their requests pass
+    failure: Failure
     second_place_error: str  # empty: heads reach their second place, or there is none

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from proxy.audit.bundle import Proven, write
 from proxy.audit.findings import Fault, Status, StreamReport
-from proxy.audit.report import plots, sections
+from proxy.audit.reconcile import Row, Verdict
+from proxy.audit.report import agreement, callers, events, integrity, judging, plots
 from proxy.audit.report.markup import Html, details, tag
 from proxy.audit.report.style import POLICY, STYLE
+from proxy.audit.report.wording import Facts, count, words
 from proxy.audit.summary import Summary
 
 VERDICTS = {
@@ -22,15 +24,16 @@ VERDICTS = {
     Status.UNKNOWN: ("warn", "Cannot tell: some records could not be judged. See “Completeness”."),
 }
 SECTIONS = (
-    ("completeness", "Completeness", sections.completeness),
-    ("denials", "Denials by reason", sections.denials),
-    ("budgets", "Budgets", sections.budgets),
-    ("detectors", "Detectors", sections.detectors),
-    ("suspicion", "Clients by suspicion", sections.suspicion),
-    ("mfa", "Multi-factor authentication", sections.mfa),
-    ("changes", "Changes", sections.changes),
-    ("gaps", "Gaps", sections.gaps),
-    ("incidents", "Upstream errors", sections.incidents),
+    ("completeness", "Completeness", integrity.completeness),
+    ("reconciliation", "Reconciliation", agreement.reconciliation),
+    ("denials", "Denials by reason", callers.denials),
+    ("budgets", "Budgets", callers.budgets),
+    ("detectors", "Detectors", judging.detectors),
+    ("suspicion", "Clients by suspicion", callers.suspicion),
+    ("mfa", "Multi-factor authentication", callers.mfa),
+    ("changes", "Changes", events.changes),
+    ("gaps", "Gaps", integrity.gaps),
+    ("incidents", "Upstream errors", events.incidents),
 )
 
 
@@ -47,11 +50,12 @@ class Source:
     head: str
     sample: tuple[Proven, ...]
     seed: str
+    reconciled: tuple[Row, ...] = ()
 
 
 def page(source: Source, summary: Summary) -> str:
     """Return the whole file."""
-    facts = sections.Facts(source.streams, source.faults, summary)
+    facts = Facts(source.streams, source.faults, summary, source.reconciled)
     body = [
         tag("a", "Skip to the summary", href="#summary", class_="skip"),
         plots.definitions(),
@@ -97,7 +101,7 @@ def _when(t_ns: int) -> str:
 
 
 def _summary(source: Source, summary: Summary) -> Html:
-    kind, words = VERDICTS[source.status]
+    kind, verdict = VERDICTS[source.status]
     refused = summary.decisions - summary.allowed
     share = f"{refused / summary.decisions:.1%}" if summary.decisions else "0 %"
     suspects = sum(client.suspicion > 0 for client in summary.clients.values())
@@ -114,8 +118,8 @@ def _summary(source: Source, summary: Summary) -> Html:
     )
     return tag(
         "section",
-        tag("div", words, class_=f"verdict {kind}", role="status"),
-        *[tag("p", sentence) for sentence in _sentences(summary, refused)],
+        tag("div", verdict, class_=f"verdict {kind}", role="status"),
+        *[tag("p", sentence) for sentence in [*_sentences(summary, refused), *_agreement(source.reconciled)]],
         tag(
             "div",
             *[tag("div", tag("b", f"{number:,}"), tag("span", name), class_="tile") for number, name in tiles],
@@ -131,20 +135,33 @@ def _sentences(summary: Summary, refused: int) -> list[str]:
         return ["No request is on record in this period."]
     told = [f"{summary.decisions:,} requests came; {summary.allowed:,} allowed, {refused:,} refused."]
     for reason, number in summary.refusals.most_common(1):
-        told[0] += f" The commonest reason was {sections.words(reason)} ({number:,})."
+        told[0] += f" The commonest reason was {words(reason)} ({number:,})."
     if summary.obligations_missed:
         told.append(f"{summary.obligations_missed:,} answers were finer than their rule allowed: look into this first.")
     else:
         told.append("No answer is on record that was finer than its rule allowed.")
     if summary.holes:
         lost = sum(hole.refused for hole in summary.holes)
-        gaps = sections.count(len(summary.holes), "gap")
+        gaps = count(len(summary.holes), "gap")
         told.append(f"In {gaps} the journal could not be written; {lost:,} records were refused.")
+    if passed := sum(hole.unrecorded for hole in summary.holes):
+        told.append(f"{passed:,} records are missing of requests that were let pass without them: see “Gaps”.")
     return told
 
 
+def _agreement(rows: tuple[Row, ...]) -> list[str]:
+    differ = sum(row.verdict is Verdict.DIFFERS for row in rows)
+    if not rows:
+        return []
+    if differ:
+        return [
+            f"In {count(differ, 'comparison')} spans, metrics or upstreams tell another story: see “Reconciliation”."
+        ]
+    return ["Nothing that spans, metrics or upstreams say contradicts the journal: see “Reconciliation”."]
+
+
 def _sample(source: Source) -> Html:
-    rows = [sections.sampled(proven) for proven in source.sample]
+    rows = [integrity.sampled(proven) for proven in source.sample]
     about = f"sample {source.seed} of {source.name}"
     bundle = write(about, list(source.sample)).decode() if source.sample else ""
     return tag(
@@ -160,7 +177,7 @@ def _sample(source: Source) -> Html:
             tag("code", f"--seed {source.seed}"),
             ".",
         ),
-        sections.sample_table(rows),
+        integrity.sample_table(rows),
         details("The bundle: records, inclusion proofs, signed heads, certificates", tag("pre", bundle))
         if bundle
         else None,

@@ -31,7 +31,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;list-style:none;padding:0;ma
 .tile{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
 .tile b{display:block;font-size:1.5rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .tile span{font-size:.85rem;color:var(--soft)}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}
 figure{margin:.6rem 0}figcaption{font-size:.9rem;color:var(--soft)}
 svg.plot{display:block;width:100%;height:auto;background:var(--card);border:1px solid var(--line);border-radius:.4rem}
 svg.defs{position:absolute;width:0;height:0}
