@@ -1,4 +1,4 @@
-"""The detector behind its port: onnxruntime, one thread, no telemetry.
+"""The detector of numbers behind its port, and the loading of both.
 
 What runs is the graph that `proxy.detection.graph` builds from a file's checked numbers, once the file's digest is
 found to be the policy's. Every row is judged, CHUNK_ROWS at a time, and the strangest answers for all. Not guaranteed:
@@ -7,22 +7,25 @@ that the rows are all that the model will see; the dialect hands them over.
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from proxy.adapters.batching import Batching
+from proxy.adapters.onnx_session import open_session, run_each
+from proxy.adapters.text_detector import TextDetector
 from proxy.detection.facts import DetectorFacts, Floats
 from proxy.detection.graph import INPUT, MAX_FILE, OUTPUTS, build, inspect
 from proxy.detection.sequence import identities
+from proxy.detection.text import TextFacts
 from proxy.errors import ConfigError, DependencyFault, Finding, Malformed
-from proxy.exchange import Features, Score, Sightings
+from proxy.exchange import Features, Score, Sightings, Texts
 from proxy.reasons import Reason
 
 CHUNK_ROWS = 256  # rows of one run: bounds the memory of a large batch
 INLINE_ROWS = 256  # rows that the event loop waits for, about a millisecond; more are judged in a thread
+INLINE_NUMBERS = 1 << 18  # of all rows together, about three milliseconds; one row is always judged at once
 
 
 class OnnxDetector:
@@ -30,35 +33,51 @@ class OnnxDetector:
 
     def __init__(self, facts: DetectorFacts) -> None:
         self.facts = facts
-        self._session = _session(build(facts))
-        self._judge(facts.mean[None, :])  # the first run allocates; no request waits for it
+        self._session = open_session(build(facts))
+        self._inline = max(1, min(INLINE_ROWS, INLINE_NUMBERS // facts.features))  # rows
+        self._batching = Batching(self._run)
+        self._judge(facts.gate.centre[None, :])  # the first run allocates; no request waits for it
 
     @property
     def features(self) -> int:
         """How many numbers a row has."""
         return self.facts.features
 
-    async def judge(self, rows: Features) -> Score:
+    async def judge(self, rows: Features | Texts) -> Score:
         """Return the strangest row's score."""
-        if rows.ndim and len(rows) > INLINE_ROWS:
+        if isinstance(rows, Texts):
+            raise _no_texts()
+        if rows.ndim and len(rows) > self._inline:
             return await asyncio.to_thread(self._judge, rows)
-        return self._judge(rows)
+        statistics, _ = await self._batching.run(self._checked(rows))
+        return self._scored(statistics)
 
-    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
         """Do as `judge`, and return what query sequences need of every row."""
-        if rows.ndim and len(rows) > INLINE_ROWS:
+        if isinstance(rows, Texts):
+            raise _no_texts()
+        if rows.ndim and len(rows) > self._inline:
             return await asyncio.to_thread(self._examine, rows)
-        return self._examine(rows)
+        checked = self._checked(rows)
+        return self._seen(checked, *await self._batching.run(checked))
 
     def _judge(self, rows: Features) -> Score:
         statistics, _ = self._run(self._checked(rows))
-        return self._score(statistics)
+        return self._scored(statistics)
 
     def _examine(self, rows: Features) -> tuple[Score, Sightings]:
         checked = self._checked(rows)
-        statistics, sketches = self._run(checked)
+        return self._seen(checked, *self._run(checked))
+
+    def _seen(self, rows: Features, statistics: Floats, sketches: Floats) -> tuple[Score, Sightings]:
+        score = self._scored(statistics)
         suspicious = statistics > np.float32(self.facts.threshold)
-        return self._score(statistics), Sightings(identities(checked), sketches, suspicious, self.facts.tau)
+        return score, Sightings(identities(rows), sketches, suspicious, self.facts.tau)
+
+    def _scored(self, statistics: Floats) -> Score:
+        if np.isnan(statistics).any():  # NaN compares as ordinary
+            raise DependencyFault(Reason.DETECTOR_FAILED, "the statistic is not a number")
+        return self.facts.score(statistics)
 
     def _checked(self, rows: Features) -> Features:
         if rows.ndim != 2 or rows.shape[1] != self.facts.features:
@@ -73,26 +92,13 @@ class OnnxDetector:
         return rows
 
     def _run(self, rows: Features) -> tuple[Floats, Floats]:
-        try:
-            parts = [
-                self._session.run(OUTPUTS, {INPUT: rows[at : at + CHUNK_ROWS]})
-                for at in range(0, len(rows), CHUNK_ROWS)
-            ]
-        except Exception as exc:  # onnxruntime's errors share no other base
-            raise DependencyFault(Reason.DETECTOR_FAILED, f"onnxruntime: {type(exc).__name__}") from exc
+        chunks = [{INPUT: rows[at : at + CHUNK_ROWS]} for at in range(0, len(rows), CHUNK_ROWS)]
+        parts = run_each(self._session, OUTPUTS, chunks)
         statistics, sketches = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        if np.isnan(statistics).any():  # NaN compares as ordinary
-            raise DependencyFault(Reason.DETECTOR_FAILED, "the statistic is not a number")
         return statistics, sketches
 
-    def _score(self, statistics: Floats) -> Score:
-        row = int(statistics.argmax())
-        statistic = statistics[row]
-        p_value = float(self.facts.p_values(statistic))
-        return Score(p_value, self.facts.alpha, float(statistic), self.facts.threshold, row)
 
-
-def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> OnnxDetector:
+def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> OnnxDetector | TextDetector:
     """Return a detector. Raise ConfigError when the file is missing, another or unfit, or not made for the models."""
     try:
         with path.open("rb") as file:
@@ -112,27 +118,14 @@ def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> Onnx
         hint = f"it was made for {', '.join(facts.models)}; fit one for the others, or name them with --model"
         raise _refused(path, f"not a detector of {', '.join(foreign)}", hint)
     try:
-        return OnnxDetector(facts)
+        return TextDetector(facts) if isinstance(facts, TextFacts) else OnnxDetector(facts)
     except DependencyFault as exc:
         hint = "the file is as it should be: look at the installation of onnxruntime"
         raise _refused(path, f"cannot run: {exc.detail}", hint) from exc
 
 
-def _session(data: bytes) -> Any:
-    """Return an onnxruntime session, which has no types."""
-    # From 1.29 on it sends telemetry, and writes a device id, unless this stands before its first import.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # fatal only: an error comes back as an exception
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # onnxruntime's errors share no other base
-        raise DependencyFault(Reason.DETECTOR_FAILED, f"onnxruntime: {type(exc).__name__}") from exc
+def _no_texts() -> Malformed:
+    return Malformed(Reason.SCHEMA_MISMATCH, "texts, and the detector is one of numbers")
 
 
 def _refused(path: Path, message: str, hint: str) -> ConfigError:

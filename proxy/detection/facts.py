@@ -16,6 +16,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.detection.picture import Picture
+from proxy.exchange import Score
+
 Floats = NDArray[np.float32]
 
 BREACH = 10.0  # per breached feature. Measured: 1 misses attacks on tables, 1000 hides all else behind rare breaches
@@ -37,28 +40,16 @@ class Gate:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectorFacts:
-    """Everything that a detector file holds. A row is x; z = (x - mean) * inverse_scale."""
+class Learned:
+    """What every kind of detector holds: where it comes from, and its calibration."""
 
     models: tuple[str, ...]  # whose inputs these are
     names: tuple[str, ...]  # of the features; empty: nobody named them
     rows: int  # that it learned from
-    data_sha256: str  # of these rows as little-endian float32, row by row
+    data_sha256: str  # of these rows as little-endian float32, row by row; of texts, each with its length before it
     alpha: float  # the target false-alarm rate
     tau: float  # sketches nearer than this are near-duplicates
     calibration: Floats  # sorted statistics of held-out rows
-    mean: Floats
-    inverse_scale: Floats
-    components: Floats  # (features, components): the principal axes of z
-    t2_weights: Floats  # per component: 1 / (variance * scale of T²)
-    spe_weight: float  # 1 / scale of the squared prediction error; 0: the components leave no residual
-    projection: Floats  # (features, SKETCH)
-    gate: Gate
-
-    @property
-    def features(self) -> int:
-        """How many numbers a row has."""
-        return len(self.mean)
 
     @cached_property
     def threshold(self) -> float:
@@ -71,6 +62,35 @@ class DetectorFacts:
         """Return the conformal p-value of each statistic."""
         n = len(self.calibration)
         return p_of_count(n - self.calibration.searchsorted(statistics), n)
+
+    def score(self, statistics: Floats) -> Score:
+        """Return the score of the strangest row."""
+        row = int(statistics.argmax())
+        statistic = statistics[row]
+        p_value = float(self.p_values(statistic))
+        return Score(p_value, self.alpha, float(statistic), self.threshold, row, len(statistics))
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorFacts(Learned):
+    """A detector of numbers: tables, tensors, images. z = (x - mean) * inverse_scale, where x is a row as received.
+
+    Of an image, x is what `proxy.detection.picture` makes of it; its gate is about the pixels themselves.
+    """
+
+    mean: Floats
+    inverse_scale: Floats
+    components: Floats  # (features, components): the principal axes of z
+    t2_weights: Floats  # per component: 1 / (variance * scale of T²)
+    spe_weight: float  # 1 / scale of the squared prediction error; 0: the components leave no residual
+    projection: Floats  # (features, SKETCH)
+    gate: Gate
+    picture: Picture | None = None  # how a row is an image; None: it is not
+
+    @property
+    def features(self) -> int:
+        """How many numbers a row has."""
+        return len(self.gate.centre)
 
 
 def p_of_count(higher: NDArray[np.int64], n: int) -> NDArray[np.float64]:

@@ -11,15 +11,16 @@ stay on its grid.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.detection.facts import BREACH, MAX_DEVIATION, DetectorFacts, Floats, rows_for
+from proxy.detection.facts import BREACH, MAX_DEVIATION, DetectorFacts, Floats, Gate, rows_for
 from proxy.detection.gate import breaches, learn_gate
 from proxy.detection.metadata import NAMES_FAULT, are_names
 from proxy.detection.neighbours import near_distance, projection
+from proxy.detection.picture import Picture, everywhere, pixels, reduced
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Features
 
@@ -33,6 +34,7 @@ MAX_FEATURES = 16_384
 MAX_COMPONENTS = 192  # keeps one row of 784 features within 100 µs
 MAX_COMPONENT_ROWS = 4096  # rows from which the components are computed
 MAX_ALPHA = 0.2
+MAX_GATE_PIXELS = 1 << 20  # pixels on which the gate of an image is learned
 SEED = 20_240_607
 
 Steps = Callable[[str], None]
@@ -47,22 +49,29 @@ class Subject:
     names: tuple[str, ...] = ()
 
 
-def fit(rows: NDArray[np.floating], subject: Subject, alpha: float, step: Steps = lambda _: None) -> DetectorFacts:
-    """Learn a detector. Raise ConfigError with every reason why the rows do not support one."""
+def fit(
+    rows: NDArray[np.floating],
+    subject: Subject,
+    alpha: float,
+    step: Steps = lambda _: None,
+    picture: Picture | None = None,
+) -> DetectorFacts:
+    """Learn a detector; `picture` says how a row is an image. Raise ConfigError with every reason why not."""
     step("checking")
-    given = _checked(rows, subject, alpha)
+    given = _checked(rows, subject, alpha, picture)
     generator = np.random.default_rng(SEED)
     order = generator.permutation(len(given))
     held_out = max(round(HELD_OUT * len(given)), rows_for(alpha))
     calibration, fitted = given[order[:held_out]], given[order[held_out:]]
-    if not (np.ptp(fitted, axis=0) > 0).any():
+    seen = fitted if picture is None else reduced(picture, fitted)
+    if not (np.ptp(seen, axis=0) > 0).any():
         raise _refused(subject, "every feature is constant", "give rows that differ, as real requests do")
     step("principal components")
-    mean, inverse_scale = _standard(fitted)
-    z = (fitted - mean) * inverse_scale
+    mean, inverse_scale = _standard(seen)
+    z = (seen - mean) * inverse_scale
     axes, variances = _components(z)
     step("gate")
-    gate = learn_gate(fitted)
+    gate = learn_gate(fitted) if picture is None else _pixel_gate(picture, fitted, generator)
     facts = DetectorFacts(
         models=subject.models,
         names=subject.names,
@@ -78,6 +87,7 @@ def fit(rows: NDArray[np.floating], subject: Subject, alpha: float, step: Steps 
         spe_weight=1.0 if axes.shape[1] < len(mean) else 0.0,
         projection=projection(len(mean), generator),
         gate=gate,
+        picture=picture,
     )
     facts = _scaled(facts, fitted)
     step("calibration")
@@ -100,6 +110,8 @@ def sketches(facts: DetectorFacts, rows: Features) -> Floats:
 
 
 def _deviations(facts: DetectorFacts, rows: Features) -> Floats:
+    if facts.picture is not None:
+        rows = reduced(facts.picture, rows)
     with np.errstate(over="ignore"):  # clipped next
         z = (rows - facts.mean) * facts.inverse_scale
     clipped: Floats = np.clip(z, np.float32(-MAX_DEVIATION), np.float32(MAX_DEVIATION))
@@ -114,15 +126,26 @@ def _distances(facts: DetectorFacts, rows: Features) -> tuple[Floats, Floats]:
     return squares @ facts.t2_weights, residual * np.float32(facts.spe_weight)
 
 
-def _checked(rows: NDArray[np.floating], subject: Subject, alpha: float) -> Features:
+def _pixel_gate(of: Picture, rows: Features, generator: np.random.Generator) -> Gate:
+    """Learn one gate for each channel: an object may stand anywhere in an image."""
+    every = pixels(of, rows)
+    chosen = every[generator.integers(len(every), size=min(len(every), MAX_GATE_PIXELS))]
+    learned = learn_gate(np.vstack([chosen, every.min(axis=0), every.max(axis=0)]))  # extremes count, however rare
+    return Gate(*(everywhere(of, getattr(learned, field.name)) for field in fields(learned)))
+
+
+def _checked(rows: NDArray[np.floating], subject: Subject, alpha: float, picture: Picture | None) -> Features:
     """Return the rows as the proxy will see them: float32, with one zero."""
-    if not 0 < alpha <= MAX_ALPHA:
-        raise _refused(subject, f"alpha {alpha:g} is not a false-alarm rate", f"choose one above 0, up to {MAX_ALPHA}")
+    check_alpha(subject, alpha)
     if rows.ndim != 2 or not rows.shape[1]:
         raise _refused(subject, f"not a table of numbers: shape {rows.shape}", "one row per input, one column a number")
     count, features = rows.shape
     faults: list[tuple[str, str]] = []
-    if features > MAX_FEATURES:
+    if picture is not None and features != picture.numbers:
+        faults.append((f"{features} numbers in a row, and {picture.numbers} in an image", "name the images' shape"))
+    if picture is not None and (fault := picture.fault()):
+        faults.append((fault, "name the images' shape and layout"))
+    if picture is None and features > MAX_FEATURES:
         faults.append((f"{features} features", f"at most {MAX_FEATURES} are supported"))
     if subject.names and len(subject.names) != features:
         faults.append((f"{len(subject.names)} names for {features} features", "name each feature once, or none"))
@@ -130,10 +153,7 @@ def _checked(rows: NDArray[np.floating], subject: Subject, alpha: float) -> Feat
         faults.append(("it is for no model", "name the model with --model"))
     if not (are_names(subject.models) and are_names(subject.names)):
         faults.append((NAMES_FAULT, "give each a short name of its own"))
-    needed = needed_rows(alpha)
-    if count < needed:
-        hint = f"a false-alarm rate of {alpha:g} needs {needed} rows; give more, or a larger --alpha"
-        faults.append((f"{count} rows are too few", hint))
+    faults += too_few(count, alpha)
     with np.errstate(over="ignore"):
         numbers: Features = np.ascontiguousarray(rows, dtype=np.float32) + np.float32(0)
     bad = np.argwhere(~np.isfinite(numbers))
@@ -144,6 +164,21 @@ def _checked(rows: NDArray[np.floating], subject: Subject, alpha: float) -> Feat
     if faults:
         raise ConfigError([Finding(subject.source, 0, 0, message, hint) for message, hint in faults])
     return numbers
+
+
+def check_alpha(subject: Subject, alpha: float) -> None:
+    """Raise ConfigError for what is no false-alarm rate."""
+    if not 0 < alpha <= MAX_ALPHA:
+        raise _refused(subject, f"alpha {alpha:g} is not a false-alarm rate", f"choose one above 0, up to {MAX_ALPHA}")
+
+
+def too_few(count: int, alpha: float) -> list[tuple[str, str]]:
+    """Return what is to be said where so many rows do not support the rate."""
+    needed = needed_rows(alpha)
+    if count >= needed:
+        return []
+    hint = f"a false-alarm rate of {alpha:g} needs {needed} rows; give more, or a larger --alpha"
+    return [(f"{count} rows are too few", hint)]
 
 
 def needed_rows(alpha: float) -> int:

@@ -4,6 +4,9 @@
 builds the graph from them again and compares. So no operator, function, subgraph, custom domain or external data
 that is not ours can be in a file that passes (CVE-2022-25882, CVE-2024-27318), and what runs is what was built from
 checked numbers, not the bytes that were found. Not guaranteed: that a detector is a good one, or the right model's.
+
+Here are the two kinds for numbers: of an image the graph first makes cells (`proxy.detection.picture`). The kind for
+texts is `proxy.detection.textgraph`.
 """
 
 from collections.abc import Mapping
@@ -11,24 +14,42 @@ from typing import Final
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx's own base, without types
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from proxy.detection.facts import BREACH, MAX_DEVIATION, SKETCH, DetectorFacts, Floats, Gate
+from proxy.detection import textgraph
+from proxy.detection.facts import BREACH, MAX_DEVIATION, SKETCH, DetectorFacts, Gate
 from proxy.detection.gate import ON_GRID
-from proxy.detection.metadata import Metadata, read_metadata, write_metadata
-from proxy.errors import ConfigError, Finding
+from proxy.detection.metadata import Kind, Metadata, read_metadata, write_metadata
+from proxy.detection.onnxfile import (
+    MAX_FILE,
+    OUTPUTS,
+    Attributes,
+    Inputs,
+    Node,
+    assembled,
+    check_numbers,
+    numbers,
+    parsed,
+    refuse_foreign,
+    refused,
+)
+from proxy.detection.picture import Picture
+from proxy.detection.text import TextFacts
 
-OPSET = 18
-IR_VERSION = 10
-MAX_FILE = 64 << 20  # bytes
+__all__ = ["INPUT", "MAX_FILE", "OUTPUTS", "build", "inspect"]
 
 INPUT = "x"
-OUTPUTS = ("statistic", "sketch")
 
-# operator, inputs, output. `gate_*`, `mean` … are initializers; the order is the order of execution.
-_NODES: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
-    ("Sub", ("x", "mean"), "deviation"),
+# `gate_*`, `mean` … are initializers. "seen" is x itself, or the cells of an image.
+_CELLS: Final[tuple[Node, ...]] = (
+    ("Reshape", ("x", "image"), "images"),
+    ("ReduceMean", ("images", "channels"), "grey"),
+    ("Reshape", ("grey", "plane"), "planes"),
+    ("AveragePool", ("planes",), "pooled"),
+    ("Reshape", ("pooled", "row"), "seen"),
+)
+_JUDGE: Final[tuple[Node, ...]] = (
+    ("Sub", ("seen", "mean"), "deviation"),
     ("Mul", ("deviation", "inverse_scale"), "scaled"),
     ("Clip", ("scaled", "lowest", "highest"), "z"),
     ("MatMul", ("z", "projection"), "sketch"),
@@ -54,57 +75,64 @@ _NODES: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
     ("MatMul", ("breach", "breach_weights"), "penalty"),
     ("Add", ("distance", "penalty"), "statistic"),
 )
-_ATTRIBUTES: Final[Mapping[str, Mapping[str, int]]] = {
+_ATTRIBUTES: Final[Attributes] = {
     "ReduceSumSquare": {"keepdims": 0},
     "ReduceSum": {"keepdims": 0},
     "Cast": {"to": TensorProto.FLOAT},
 }
-_VECTORS = ("mean", "inverse_scale", "gate_centre", "gate_half_width", "gate_origin", "gate_inverse_step")
+_GATE = ("gate_centre", "gate_half_width", "gate_origin", "gate_inverse_step")
+_FACTS = ("mean", "inverse_scale", "components", "t2_weights", "spe_weight", "projection", *_GATE)
+_OPERATORS = frozenset(operator for operator, _, _ in (*_CELLS, *_JUDGE, *textgraph.NODES))
 
 
-def build(facts: DetectorFacts) -> bytes:
+def build(facts: DetectorFacts | TextFacts) -> bytes:
     """Return the file."""
     data: bytes = _model(facts).SerializeToString(deterministic=True)
     return data
 
 
-def inspect(data: bytes, source: str) -> DetectorFacts:
+def inspect(data: bytes, source: str) -> DetectorFacts | TextFacts:
     """Return what a file holds. Raise ConfigError when it is not exactly what `build` makes of it."""
-    if len(data) > MAX_FILE:
-        raise _refused(source, f"{len(data):,} bytes; a detector has at most {MAX_FILE:,}")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError as exc:
-        raise _refused(source, "not an ONNX file, or a truncated one") from exc
-    _refuse_foreign(model, source)
+    model = parsed(data, source)
+    refuse_foreign(model, _OPERATORS, source)
     metadata = read_metadata({entry.key: entry.value for entry in model.metadata_props}, source)
-    facts = _facts(model, metadata, source)
+    facts = (
+        textgraph.facts_of(model, metadata, source) if metadata.kind is Kind.TEXT else _facts(model, metadata, source)
+    )
     if _model(facts) != model:
-        raise _refused(source, "its graph is not the one that `hip detector fit` builds")
+        raise refused(source, "its graph is not the one that `hip detector fit` builds")
     return facts
 
 
-def _model(facts: DetectorFacts) -> onnx.ModelProto:
-    nodes = [helper.make_node(operator, inputs, [output]) for operator, inputs, output in _NODES]
-    for node in nodes:
-        node.attribute.extend(helper.make_attribute(*entry) for entry in _ATTRIBUTES.get(node.op_type, {}).items())
-    rows = "rows"
-    graph = helper.make_graph(
-        nodes,
-        "detector",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [rows, facts.features])],
-        [
-            helper.make_tensor_value_info(OUTPUTS[0], TensorProto.FLOAT, [rows]),
-            helper.make_tensor_value_info(OUTPUTS[1], TensorProto.FLOAT, [rows, SKETCH]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in _initializers(facts).items()],
-    )
-    model = helper.make_model(
-        graph, producer_name="hip", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
-    )
-    helper.set_model_props(model, write_metadata(facts))
-    return model
+def _model(facts: DetectorFacts | TextFacts) -> onnx.ModelProto:
+    metadata = write_metadata(facts)
+    if isinstance(facts, TextFacts):
+        return textgraph.model(facts, metadata)
+    given: Inputs = {INPUT: (TensorProto.FLOAT, ["rows", facts.features])}
+    if facts.picture is None:
+        nodes = tuple(
+            (operator, tuple("x" if one == "seen" else one for one in inputs), output)
+            for operator, inputs, output in _JUDGE
+        )
+        return assembled(nodes, _ATTRIBUTES, given, _initializers(facts), metadata, "rows")
+    attributes = {**_ATTRIBUTES, **_pooling(facts.picture)}
+    initializers = {**_initializers(facts), **_shapes(facts.picture)}
+    return assembled((*_CELLS, *_JUDGE), attributes, given, initializers, metadata, "rows")
+
+
+def _pooling(of: Picture) -> Attributes:
+    down, right = of.missing
+    pool = {"kernel_shape": [of.cell] * 2, "strides": [of.cell] * 2, "pads": [0, 0, down, right]}
+    return {"ReduceMean": {"keepdims": 0}, "AveragePool": {**pool, "count_include_pad": 0}}
+
+
+def _shapes(of: Picture) -> dict[str, np.ndarray]:
+    return {
+        "image": np.array([-1, *of.shape], np.int64),
+        "channels": np.array([of.channel_axis], np.int64),
+        "plane": np.array([-1, 1, of.height, of.width], np.int64),
+        "row": np.array([-1, of.cells[0] * of.cells[1]], np.int64),
+    }
 
 
 def _initializers(facts: DetectorFacts) -> dict[str, np.ndarray]:
@@ -127,54 +155,28 @@ def _initializers(facts: DetectorFacts) -> dict[str, np.ndarray]:
     }
 
 
-def _refuse_foreign(model: onnx.ModelProto, source: str) -> None:
-    """Name the dangers that a comparison would only call different."""
-    graph = model.graph
-    faults = []
-    if any(entry.data_location == TensorProto.EXTERNAL or entry.external_data for entry in graph.initializer):
-        faults.append("it refers to external data")
-    if any(entry.domain for entry in (*model.opset_import, *graph.node)):
-        faults.append("it uses operators of another domain than ONNX's own")
-    if model.functions or graph.sparse_initializer or model.training_info:
-        faults.append("it defines functions, sparse or training data")
-    if any(
-        attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
-        for node in graph.node
-        for attribute in node.attribute
-    ):
-        faults.append("it contains a subgraph")
-    foreign = {node.op_type for node in graph.node} - {operator for operator, _, _ in _NODES}
-    if foreign:
-        faults.append(f"it uses operators that no detector has: {', '.join(map(ascii, sorted(foreign)))[:200]}")
-    if faults:
-        raise ConfigError([_finding(source, fault) for fault in faults])
-
-
 def _facts(model: onnx.ModelProto, metadata: Metadata, source: str) -> DetectorFacts:
-    numbers = _numbers(model, source)
-    components = numbers["components"]
+    given = numbers(model, _FACTS, source)
+    components = given["components"]
     if components.ndim != 2 or any(not side for side in components.shape):
-        raise _refused(source, "its components are not a table")
-    features, kept = components.shape
-    shapes: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(_VECTORS, (features,)),
-        "components": (features, kept),
+        raise refused(source, "its components are not a table")
+    seen, kept = components.shape
+    picture = metadata.picture
+    if picture is not None and seen != picture.cells[0] * picture.cells[1]:
+        raise refused(source, f"its components are of {seen} cells, and an image has {picture.cells}")
+    features = seen if picture is None else picture.numbers
+    shapes: Mapping[str, tuple[int, ...]] = {
+        **dict.fromkeys(("mean", "inverse_scale"), (seen,)),
+        **dict.fromkeys(_GATE, (features,)),
+        "components": (seen, kept),
         "t2_weights": (kept,),
         "spe_weight": (),
-        "projection": (features, SKETCH),
+        "projection": (seen, SKETCH),
     }
-    for name, shape in shapes.items():
-        if numbers[name].shape != shape:
-            raise _refused(source, f"`{name}` has shape {numbers[name].shape} and not {shape}")
-        if not np.isfinite(numbers[name]).all():
-            raise _refused(source, f"`{name}` has numbers that are not finite")
     positive = ("inverse_scale", "t2_weights", "gate_half_width")
-    weak = [name for name in positive if (numbers[name] <= 0).any()]
-    weak += [name for name in ("spe_weight", "gate_inverse_step") if (numbers[name] < 0).any()]
-    if weak:
-        raise _refused(source, f"`{weak[0]}` has negative numbers, or zeros where there are none")
+    check_numbers(given, shapes, positive, ("spe_weight", "gate_inverse_step"), source)
     if metadata.names and len(metadata.names) != features:
-        raise _refused(source, f"{len(metadata.names)} names for {features} features")
+        raise refused(source, f"{len(metadata.names)} names for {features} features")
     return DetectorFacts(
         models=metadata.models,
         names=metadata.names,
@@ -183,38 +185,12 @@ def _facts(model: onnx.ModelProto, metadata: Metadata, source: str) -> DetectorF
         alpha=metadata.alpha,
         tau=metadata.tau,
         calibration=metadata.calibration,
-        mean=numbers["mean"],
-        inverse_scale=numbers["inverse_scale"],
+        mean=given["mean"],
+        inverse_scale=given["inverse_scale"],
         components=components,
-        t2_weights=numbers["t2_weights"],
-        spe_weight=float(numbers["spe_weight"]),
-        projection=numbers["projection"],
-        gate=Gate(*(numbers[f"gate_{part}"] for part in ("centre", "half_width", "origin", "inverse_step"))),
+        t2_weights=given["t2_weights"],
+        spe_weight=float(given["spe_weight"]),
+        projection=given["projection"],
+        gate=Gate(*(given[part] for part in _GATE)),
+        picture=picture,
     )
-
-
-def _numbers(model: onnx.ModelProto, source: str) -> dict[str, Floats]:
-    """Return the numbers that vary between detectors; the comparison looks at all others."""
-    wanted = {*_VECTORS, "components", "t2_weights", "spe_weight", "projection"}
-    found: dict[str, Floats] = {}
-    for entry in model.graph.initializer:
-        if entry.name not in wanted:
-            continue
-        if entry.name in found or entry.data_type != TensorProto.FLOAT:
-            raise _refused(source, f"`{entry.name}` stands twice, or is not float32")
-        try:
-            found[entry.name] = numpy_helper.to_array(entry)
-        except (ValueError, TypeError) as exc:
-            raise _refused(source, f"`{entry.name}` does not have as many numbers as it says") from exc
-    missing = wanted - found.keys()
-    if missing:
-        raise _refused(source, f"it has no `{min(missing)}`")
-    return found
-
-
-def _finding(source: str, message: str) -> Finding:
-    return Finding(source, 0, 0, f"not a detector: {message}", "make one with `hip detector fit`")
-
-
-def _refused(source: str, message: str) -> ConfigError:
-    return ConfigError([_finding(source, message)])

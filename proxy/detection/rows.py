@@ -38,6 +38,7 @@ class Table:
 
     rows: Numbers
     names: tuple[str, ...] = ()
+    sides: tuple[int, ...] = ()  # of one row, where the file says more than how many numbers it has
 
 
 class _Tensor(msgspec.Struct):
@@ -62,14 +63,14 @@ def read_table(data: bytes, form: Form, source: str) -> Table:
         raise ConfigError([Finding(source, 0, 0, f"larger than {MAX_INPUT:,} bytes", "a random part of it will do")])
     match form:
         case Form.NPY:
-            return Table(_npy(data, source))
+            return _npy(data, source)
         case Form.CSV:
             return _csv(data, source)
         case Form.JSON_LINES:
-            return Table(_json_lines(data, source))
+            return _json_lines(data, source)
 
 
-def _npy(data: bytes, source: str) -> Numbers:
+def _npy(data: bytes, source: str) -> Table:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)  # a pickle is a program
     except (ValueError, OSError, EOFError, SyntaxError, struct.error) as exc:
@@ -78,7 +79,7 @@ def _npy(data: bytes, source: str) -> Numbers:
         hint = "save one array of numbers, one row per input"
         raise ConfigError([Finding(source, 0, 0, "not a table of numbers", hint)])
     with np.errstate(over="ignore"):
-        return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
+        return Table(array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64), sides=array.shape[1:])
 
 
 def _csv(data: bytes, source: str) -> Table:
@@ -110,15 +111,17 @@ def _csv(data: bytes, source: str) -> Table:
     return Table(np.array(rows, np.float64), names)
 
 
-def _json_lines(data: bytes, source: str) -> Numbers:
+def _json_lines(data: bytes, source: str) -> Table:
     faults = _Faults(source)
     parts: list[Numbers] = []
+    sides: set[tuple[int, ...]] = set()
     for number, line in enumerate(_text(data, source).splitlines(), 1):
         if not line.strip():
             continue
         try:
             decoded = _LINE.decode(line)
             part = np.array([decoded], np.float64) if isinstance(decoded, list) else _tensors(decoded.inputs)
+            sides.add(() if isinstance(decoded, list) else _sides(decoded.inputs))
         except (msgspec.DecodeError, ValueError, RecursionError):
             faults.add(number, "neither a list of numbers nor an OIP v2 request", "write `[1.5, 2]` or the body sent")
             continue
@@ -127,7 +130,7 @@ def _json_lines(data: bytes, source: str) -> Numbers:
         else:
             parts.append(part)
     faults.refuse_any(parts)
-    return np.concatenate(parts)
+    return Table(np.concatenate(parts), sides=sides.pop() if len(sides) == 1 else ())
 
 
 def _tensors(tensors: list[_Tensor]) -> Numbers:
@@ -140,6 +143,10 @@ def _tensors(tensors: list[_Tensor]) -> Numbers:
             raise ValueError("not a tensor of numbers")
         arrays.append(array.reshape(rows, -1))
     return np.hstack(arrays)
+
+
+def _sides(tensors: list[_Tensor]) -> tuple[int, ...]:
+    return tuple(tensors[0].shape[1:]) if len(tensors) == 1 else ()
 
 
 def _flat(data: Sequence[float | Sequence[float | Sequence[float]]]) -> Iterator[float]:
