@@ -25,7 +25,13 @@ from proxy.adapters.detector import OnnxDetector  # noqa: E402
 from proxy.detection.facts import DetectorFacts  # noqa: E402
 from proxy.detection.fit import Subject, fit  # noqa: E402
 from proxy.detection.ladder import due  # noqa: E402
-from proxy.detection.sequence import SequenceWatch  # noqa: E402
+from proxy.detection.sequence import (  # noqa: E402
+    STRANGE_LIMIT,
+    STRANGE_WINDOW,
+    SUDDEN_LIMIT,
+    SUDDEN_WINDOW,
+    SequenceWatch,
+)
 from proxy.exchange import DetectorUse, Mode, Output, Pattern, SequenceUse, Suspicion  # noqa: E402
 from proxy.hardening.matrix import harden_rows  # noqa: E402
 from proxy.simulate import evasion, extraction  # noqa: E402
@@ -35,7 +41,7 @@ from proxy.simulate.session import Rows, Scores, Session, Stop, StoppedError  # 
 
 DOCUMENT = HERE.parent / "docs" / "defence.md"
 BEGIN, END = "<!-- begin: make bench-defence -->", "<!-- end: make bench-defence -->"
-SEEDS = 10
+SEEDS = 20
 BENIGN = 3_000
 RUNGS = {
     Pattern.NEAR_DUPLICATES: (Suspicion.REFUSE,),
@@ -159,7 +165,7 @@ def evaded() -> list[tuple[str, str, str, bool]]:
         ):
             before, after = attack(name, run, 2_000, defended=False), attack(name, run, 2_000, defended=True)
             ratio = after.result / before.result
-            shown = f"query {after.stopped_at:.0f}, L2 {before.result:.2f} → {after.result:.2f} ({ratio:.1f} times)"
+            shown = f"query {after.stopped_at:.0f}, L2 {before.result:.2f} → {after.result:.2f} ({ratio:.2f} times)"
             good = after.stopped_at <= 12 and ratio >= 2
             rows.append((f"{title}, {name}", "query ≤ 12, L2 ≥ 2 times", shown, good))
         hidden = attack(name, extraction.diluted, 1_000, defended=True)
@@ -183,7 +189,22 @@ def benign() -> list[tuple[str, str, str, bool]]:
         ):
             found = sum(_flagged(learned, moved(of, 1_000 + seed), use) for seed in range(40))
             rows.append((f"clients of {title}, {name}", "reported", f"{found} of 40 flagged", True))
+    for rate in (0.01, 0.02, 0.05, 0.1):
+        long, either = _strange(rate)
+        shown = f"{either:.2%}; by 8 of 50 alone {long:.2%}"
+        rows.append((f"clients of whose 200 rows {rate:.0%} are suspicious, by chance", "reported", shown, True))
     return rows
+
+
+def _strange(rate: float, clients: int = 100_000, length: int = 200) -> tuple[float, float]:
+    """Return the share of clients flagged as out of distribution by the long rule, and by either."""
+    marks = np.random.default_rng(0).random((clients, length)) < rate
+    sums = np.hstack([np.zeros((clients, 1), np.int64), marks.cumsum(axis=1)])
+    long, sudden = np.zeros(clients, np.bool_), np.zeros(clients, np.bool_)
+    for end in range(1, length + 1):
+        long |= sums[:, end] - sums[:, max(0, end - STRANGE_WINDOW)] >= STRANGE_LIMIT
+        sudden |= sums[:, end] - sums[:, max(0, end - SUDDEN_WINDOW)] >= SUDDEN_LIMIT
+    return float(long.mean()), float((long | sudden).mean())
 
 
 def _walk(of: World, seed: int) -> Rows:

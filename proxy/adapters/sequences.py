@@ -1,7 +1,7 @@
 """Query sequences behind their port, in this process's memory: one watch for each detector file, kept over reloads.
 
 A large batch is looked through a slice at a time, so that other requests are served in between. Not guaranteed: what
-another worker sees. Each worker has its own watches; why, and what that costs, stands in docs/defence.md.
+another worker sees: where there are several, `proxy.adapters.valkey_sequences` stands here.
 """
 
 import asyncio

@@ -32,8 +32,8 @@ from proxy.detection.rows import MAX_INPUT, Form, read_table
 from proxy.errors import ConfigError
 from proxy.simulate.campaign import ATTACKS, COLLUDERS, Row, campaign
 from proxy.simulate.knowledge import Knowledge
-from proxy.simulate.oip import TIMEOUT, OipTarget, UnusableRouteError, inputs_of
 from proxy.simulate.report import CAVEATS, as_json, page, table
+from proxy.simulate.route import TIMEOUT, Pointers, RouteTarget, UnusableRouteError, speech_of
 from proxy.simulate.session import Rows, Stop, Target
 
 WRONG_USE, UNDECIDED = 2, 3
@@ -53,9 +53,18 @@ class WrongUseError(Exception):
 
 def simulate_command(
     url: Annotated[
-        str | None, typer.Argument(help="A model behind the proxy, like https://HOST/v2/models/iris; else the demo.")
+        str | None,
+        typer.Argument(
+            help="A model behind the proxy: https://HOST/v2/models/iris, /v1/models/iris, /invocations; else the demo."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Ordinary inputs: .csv, .npy or .jsonl. Needed with URL.")] = None,
+    rows_at: Annotated[
+        str | None, typer.Option(help="Of any other JSON route: where a question has its rows, like /inputs.")
+    ] = None,
+    scores_at: Annotated[
+        str | None, typer.Option(help="… and where an answer has its scores, like /results/*/scores.")
+    ] = None,
     undefended: Annotated[str | None, typer.Option(help="The same model without the proxy, to compare.")] = None,
     tokens: Annotated[Path | None, typer.Option(help="File with one token a line: one for each attacker.")] = None,
     token_command: Annotated[
@@ -76,8 +85,11 @@ def simulate_command(
             rows, name = asyncio.run(_demo(quick=quick)), "the demo's digits"
         else:
             _agree([each for each in (url, undefended) if each])
+            if (rows_at is None) != (scores_at is None):
+                raise WrongUseError("give both --rows-at and --scores-at, or neither")  # noqa: TRY301
+            pointers = None if rows_at is None or scores_at is None else (rows_at, scores_at)
             own, token = _rows(data), _tokens(tokens, token_command)
-            rows, name = asyncio.run(_route(url, undefended, own, token, ca_file, quick=quick)), url
+            rows, name = asyncio.run(_route(url, undefended, own, token, ca_file, pointers, quick=quick)), url
     except WrongUseError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(WRONG_USE) from error
@@ -115,8 +127,8 @@ async def _attack_demo(world: DemoWorld, http: httpx.AsyncClient, *, quick: bool
             held[caller] = world.identity.token(f"attacker-{caller}", ["analyst"])
         return held[caller]
 
-    inputs = await inputs_of(http, world.url, token(-1))
-    direct = OipTarget(http, world.direct_url, lambda _: None, inputs, BATCH)
+    speech, _ = await speech_of(http, world.url, token(-1))
+    direct = RouteTarget(http, world.direct_url, lambda _: None, speech, BATCH)
     half = len(rows) // 2
     known = Knowledge(
         own=rows[:half],
@@ -126,22 +138,29 @@ async def _attack_demo(world: DemoWorld, http: httpx.AsyncClient, *, quick: bool
         classes=CLASSES,
         members=scaled(digits.training).astype(np.float64),
     )
-    return await _run(OipTarget(http, world.url, token, inputs, 1), direct, known, quick=quick)
+    return await _run(RouteTarget(http, world.url, token, speech, 1), direct, known, quick=quick)
 
 
 # ── a route of somebody's ───────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _route(
-    url: str, undefended: str | None, rows: Rows, token: Token, ca_file: Path | None, *, quick: bool
+    url: str,
+    undefended: str | None,
+    rows: Rows,
+    token: Token,
+    ca_file: Path | None,
+    pointers: Pointers | None,
+    *,
+    quick: bool,
 ) -> list[Row]:
     async with _http(ca_file) as http:
-        inputs = await inputs_of(http, url, token(0))
-        if inputs.features != rows.shape[1]:
-            msg = f"the model takes {inputs.features} numbers, a row of --data has {rows.shape[1]}"
+        speech, features = await speech_of(http, url, token(0), pointers)
+        if features not in {None, rows.shape[1]}:
+            msg = f"the model takes {features} numbers, a row of --data has {rows.shape[1]}"
             raise WrongUseError(msg)
-        defended = OipTarget(http, url, token, inputs, 1)
-        direct = OipTarget(http, undefended, lambda _: None, inputs, BATCH) if undefended else None
+        defended = RouteTarget(http, url, token, speech, 1)
+        direct = RouteTarget(http, undefended, lambda _: None, speech, BATCH) if undefended else None
         half = len(rows) // 2
         truth = await _truth(direct or defended, rows[half:], 0)
         known = Knowledge(rows[:half], None, rows[half:], truth, classes=int(truth.max()) + 1)
@@ -151,7 +170,7 @@ async def _route(
         return await _run(defended, direct, known, quick=quick, first_caller=1)
 
 
-async def _truth(target: OipTarget, rows: Rows, caller: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+async def _truth(target: RouteTarget, rows: Rows, caller: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the target's labels, had by asking as a caller that does nothing else."""
     found = []
     for at in range(0, len(rows), BATCH):

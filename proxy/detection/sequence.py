@@ -3,11 +3,10 @@
 Three patterns per client, over its last distinct rows:
 - near-duplicates: 3 of the last 200 lie within tau of another of these;
 - colluding: 3 do so when the last rows of all clients count too: an attack that several clients share;
-- out of distribution: 8 of the last 50 were suspicious to the detector.
+- out of distribution: 8 of the last 50, or 5 of the last 8, were suspicious to the detector.
 An exact repeat (a retry, a popular input) is excused from the first two, whoever asked it before, and a client's own
 repeat from the third. A row that is older than the rule's decay no longer counts. The state is a fold over
-`Sightings`, which are plain numbers: a worker that is told of another's sightings, by `observe`, in the same order,
-comes to the same state.
+`Sightings`, which are plain numbers: `proxy.detection.shared_sequence` is the same fold in the order of a shared store.
 
 Not guaranteed: anything about who keeps its rows tau apart (1.4 to 2.1 times the queries, measured), or about rows
 that really come in small steps: a time series is flagged. "Colluding" says that rows lie near each other, not whose
@@ -28,6 +27,9 @@ NEAR_WINDOW = 200  # distinct rows of one client
 NEAR_LIMIT = 3
 STRANGE_WINDOW = 50  # distinct rows of one client
 STRANGE_LIMIT = 8
+# At once: of ordinary rows, one in a hundred of them suspicious, 5 of 8 are rarer (5e-9) than 8 of 50 (4e-8).
+SUDDEN_WINDOW = 8
+SUDDEN_LIMIT = 5
 SHARED_WINDOW = 1024  # distinct rows of all clients: 0.3 MB, and a look through it takes about 20 µs
 MAX_CLIENTS = 1024  # remembered at once: 0.06 MB each when their windows are full
 ROUNDING = 1e-5  # of a square: what float32 may lose when |a - b|² is had as |a|² - 2ab + |b|²
@@ -40,8 +42,8 @@ class SequenceWatch:
     def __init__(self, tau: float, *, clients: int = MAX_CLIENTS, shared: int = SHARED_WINDOW) -> None:
         self._tau = tau
         self._capacity = clients
-        self._clients: OrderedDict[str, _Client] = OrderedDict()
-        self._shared = _Window(shared)
+        self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._shared = Window(shared)
         self.evicted = 0  # clients forgotten for lack of room
 
     def observe(self, account: str, sightings: Sightings, use: SequenceUse, now: float) -> SequenceFinding | None:
@@ -53,33 +55,26 @@ class SequenceWatch:
         found: SequenceFinding | None = None
         for row, identity in enumerate(sightings.identities.tolist()):
             if not client.knows(identity):
-                self._note(client, identity, sightings.sketches[row], sightings.suspicious[row], use.near, now)
-            for finding in client.findings(row, now - use.decay):
-                if found is None or use.rung(finding).height > use.rung(found).height:
-                    found = finding
+                self._note(client, identity, sightings.sketches[row], bool(sightings.suspicious[row]), use.near, now)
+            found = client.worst(found, row, now, use)
         return found
 
-    def _note(
-        self, client: "_Client", identity: int, sketch: Floats, strange: np.bool_, near: bool, now: float
-    ) -> None:
+    def _note(self, client: "Client", identity: int, sketch: Floats, strange: bool, near: bool, now: float) -> None:
         own = others = None
         if near and not self._shared.knows(identity):
             own = client.rows.nearest(sketch, self._tau)
             if own is None:
                 others = self._shared.nearest(sketch, self._tau)
             self._shared.add(identity, sketch)
-        client.rows.add(identity, sketch)
-        client.near.append(None if own is None else own / self._tau, now)
-        client.other.append(None if others is None else others / self._tau, now)
-        client.strange.append(0.0 if strange else None, now)
+        client.note(identity, sketch, own, others, strange, now)
 
-    def _client(self, account: str) -> "_Client":
+    def _client(self, account: str) -> "Client":
         client = self._clients.get(account)
         if client is None:
             if len(self._clients) >= self._capacity:
                 self._clients.popitem(last=False)
                 self.evicted += 1
-            client = self._clients[account] = _Client()
+            client = self._clients[account] = Client()
         self._clients.move_to_end(account)
         return client
 
@@ -112,6 +107,10 @@ class _Marks:
     def since(self, oldest: float) -> list[_Mark]:
         return [mark for mark in self._marks if mark[1] >= oldest]
 
+    def among(self, last: int, marks: list[_Mark]) -> list[_Mark]:
+        """Return those of the marks that the last rows have."""
+        return [mark for mark in marks if mark[0] >= self._rows - last]
+
     def __len__(self) -> int:
         return min(self._rows, self._window)
 
@@ -119,17 +118,34 @@ class _Marks:
         return bool(self._marks)
 
 
-class _Client:
+class Client:
     """The last distinct rows of one client."""
 
     def __init__(self) -> None:
-        self.rows = _Window(NEAR_WINDOW)
+        self.rows = Window(NEAR_WINDOW)
         self.near = _Marks(NEAR_WINDOW)  # near one of its own rows
         self.other = _Marks(NEAR_WINDOW)  # near another client's row only
         self.strange = _Marks(STRANGE_WINDOW)
 
     def knows(self, identity: int) -> bool:
+        """Say whether the row is one of them."""
         return self.rows.knows(identity)
+
+    def note(
+        self, identity: int, sketch: Floats, own: float | None, others: float | None, strange: bool, now: float
+    ) -> None:
+        """Add a row. `own`, `others`: how far the nearest of its own and of others' lies, in tau, if that is near."""
+        self.rows.add(identity, sketch)
+        self.near.append(own, now)
+        self.other.append(others, now)
+        self.strange.append(0.0 if strange else None, now)
+
+    def worst(self, found: SequenceFinding | None, row: int, now: float, use: SequenceUse) -> SequenceFinding | None:
+        """Return what the rows show now, or what was found before where that is on no lower rung."""
+        for finding in self.findings(row, now - use.decay):
+            if found is None or use.rung(finding).height > use.rung(found).height:
+                found = finding
+        return found
 
     def findings(self, row: int, oldest: float) -> Iterator[SequenceFinding]:
         """Yield what the rows since then show, the surest first."""
@@ -140,6 +156,9 @@ class _Client:
             yield _finding(Pattern.NEAR_DUPLICATES, near, NEAR_LIMIT, len(self.near), row)
         if len(strange) >= STRANGE_LIMIT:
             yield _finding(Pattern.OUT_OF_DISTRIBUTION, strange, STRANGE_LIMIT, len(self.strange), row)
+        elif len(sudden := self.strange.among(SUDDEN_WINDOW, strange)) >= SUDDEN_LIMIT:
+            window = min(len(self.strange), SUDDEN_WINDOW)
+            yield _finding(Pattern.OUT_OF_DISTRIBUTION, sudden, SUDDEN_LIMIT, window, row)
         both = sorted(near + self.other.since(oldest))
         if len(near) < NEAR_LIMIT <= len(both):
             yield _finding(Pattern.COLLUDING, both, NEAR_LIMIT, len(self.near), row)
@@ -152,7 +171,7 @@ def _finding(pattern: Pattern, marks: list[_Mark], limit: int, window: int, row:
     return SequenceFinding(pattern, count, limit, window, row, marks[reached - 1][1], distance)
 
 
-class _Window:
+class Window:
     """The last distinct rows, oldest overwritten first."""
 
     def __init__(self, capacity: int) -> None:
@@ -164,23 +183,27 @@ class _Window:
         self._next = 0
 
     def knows(self, identity: int) -> bool:
+        """Say whether the row is one of them."""
         return identity in self._known
 
-    def nearest(self, sketch: Floats, tau: float) -> float | None:
-        """Return the distance to the nearest row, if one lies within tau."""
+    def nearest(self, sketch: Floats, tau: float, but: int = 0) -> float | None:
+        """Return the distance to the nearest row in units of tau, if that is no more than 1. `but`: not the last."""
         filled = len(self._slots)
         if not filled:
             return None
         rows = self._sketches[:filled]
         quick = self._squares[:filled] - rows @ (sketch + sketch)
         likely = quick <= tau * tau - (1 - ROUNDING) * float(sketch @ sketch)
+        if but:
+            likely[(self._next - 1 - np.arange(filled)) % self._capacity < but] = False
         if not likely.any():
             return None
         apart = rows[likely] - sketch
         square = float((apart * apart).sum(axis=1).min())
-        return square**0.5 if square <= tau * tau else None
+        return square**0.5 / tau if square <= tau * tau else None
 
     def add(self, identity: int, sketch: Floats) -> None:
+        """Put a row in, for the oldest one if need be."""
         if len(self._slots) < self._capacity:
             if len(self._slots) == len(self._sketches):
                 self._grow()

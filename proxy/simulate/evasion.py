@@ -17,7 +17,8 @@ TURNS = 5
 COORDINATES = 16  # asked for one step of ZOO
 DIFFERENCE = 1e-2  # of the range: two decimals do not hide it
 CLIMB = 0.4  # of the range: a step of ZOO
-WALK = 0.1  # of the distance: a step of the boundary attack, sideways and inwards
+WALK = 0.1  # of the distance: the first step of the boundary attack, sideways and inwards
+SHRINK = 0.8  # of a step of it that failed
 
 
 async def hop_skip_jump(session: Session, known: Knowledge, rng: np.random.Generator) -> float:
@@ -31,7 +32,7 @@ async def boundary(session: Session, known: Knowledge, rng: np.random.Generator)
 
 
 async def zoo(session: Session, known: Knowledge, rng: np.random.Generator) -> float:
-    """Finite differences of the scores, coordinate by coordinate (Chen et al. 2017)."""
+    """Finite differences of the scores, coordinate by coordinate (Chen et al. 2017), then back to the boundary."""
     return await _nearest(session, known, rng, _zoo)
 
 
@@ -93,18 +94,25 @@ async def _hop_skip_jump(
 async def _boundary(
     session: Session, known: Knowledge, rng: np.random.Generator, start: Rows, other: Rows, label: int
 ) -> AsyncIterator[Rows]:
-    low, high, walk = known.own.min(axis=0), known.own.max(axis=0), WALK
+    """Sideways and inwards are two questions with a step size each, adapted to how often they succeed."""
+    low, high, sideways, inwards = known.own.min(axis=0), known.own.max(axis=0), WALK, WALK
     while True:
         apart = float(np.linalg.norm(start - other))
         side = rng.normal(size=len(start))
-        side *= walk * apart / np.linalg.norm(side)
+        side -= (side @ (start - other)) / apart**2 * (start - other)
+        side *= sideways * apart / np.linalg.norm(side)
         probe = other + side
-        probe = start + (probe - start) * apart / np.linalg.norm(probe - start)  # back onto the sphere, then inwards
-        probe = np.clip(probe + walk * (start - probe), low, high)
+        probe = np.clip(start + (probe - start) * apart / np.linalg.norm(probe - start), low, high)  # onto the sphere
         if await _is(session, probe, label):
-            walk = max(walk * 0.9, 1e-3)
+            sideways *= SHRINK
+            continue
+        other, sideways = probe, min(sideways / SHRINK, 1.0)
+        yield other
+        probe = other + inwards * (start - other)
+        if await _is(session, probe, label):
+            inwards *= SHRINK
         else:
-            other, walk = probe, min(walk * 1.1, 0.5)
+            other, inwards = probe, min(inwards / SHRINK, 0.5)
             yield other
 
 
@@ -126,7 +134,15 @@ async def _zoo(
             row = np.clip(row - CLIMB * reach * slope / length, low, high)
         if not await _is(session, row, label):
             yield row
-            return
+            break
+    near, far = 0.0, 1.0
+    for _turn in range(HALVINGS):  # the climb went past the boundary: back to it
+        middle = (near + far) / 2
+        if await _is(session, start * (1 - middle) + row * middle, label):
+            near = middle
+        else:
+            far = middle
+    yield start * (1 - far) + row * far
 
 
 async def _is(session: Session, row: Rows, label: int) -> bool:

@@ -68,16 +68,16 @@ def plain(sketch: Rows, suspicious: bool = False) -> Sightings:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("stream", "pattern", "latest"),
+    ("stream", "expected", "latest"),
     [
-        (hop_skip_jump, Pattern.NEAR_DUPLICATES, 12),
-        (bisection, Pattern.NEAR_DUPLICATES, 10),
-        (uniform, Pattern.OUT_OF_DISTRIBUTION, 8),
-        (jacobian, Pattern.OUT_OF_DISTRIBUTION, 63),
+        (hop_skip_jump, {Pattern.NEAR_DUPLICATES, Pattern.OUT_OF_DISTRIBUTION}, 12),
+        (bisection, {Pattern.NEAR_DUPLICATES, Pattern.OUT_OF_DISTRIBUTION}, 10),
+        (uniform, {Pattern.OUT_OF_DISTRIBUTION}, 5),
+        (jacobian, {Pattern.OUT_OF_DISTRIBUTION}, 63),
     ],
     ids=["hop_skip_jump", "bisection", "uniform", "jacobian"],
 )
-def test_attackers_are_flagged_at_a_median_query(name, stream, pattern, latest) -> None:
+def test_attackers_are_flagged_at_a_median_query(name, stream, expected, latest) -> None:
     facts = detector(name)
     first, patterns = [], set()
     for seed in range(STREAMS):
@@ -86,7 +86,7 @@ def test_attackers_are_flagged_at_a_median_query(name, stream, pattern, latest) 
         first.append(finding.row + 1)
         patterns.add(finding.pattern)
     assert np.median(first) <= latest
-    assert patterns == {pattern}
+    assert patterns <= expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,14 +202,27 @@ def test_a_finding_lasts_while_the_window_shows_it() -> None:
 
 
 def test_eight_of_fifty_suspicious_rows_are_a_finding() -> None:
+    """One in seven, so that no eight in a row have five."""
     watch = SequenceWatch(0.1)
     rows = np.arange(60.0)[:, None] * 10
-    assert observe(watch, "a", plain(rows[:7], suspicious=True)) is None
-    assert observe(watch, "a", plain(rows[7:49])) is None
+    for at in range(49):
+        assert observe(watch, "a", plain(rows[at : at + 1], suspicious=at % 7 == 0)) is None
     assert observe(watch, "a", plain(rows[49:50], suspicious=True)) == SequenceFinding(
         Pattern.OUT_OF_DISTRIBUTION, 8, 8, 50, 0, NOW
     )
     assert observe(watch, "a", plain(rows[50:51])) is None
+
+
+def test_five_of_eight_suspicious_rows_are_a_finding_at_once() -> None:
+    watch = SequenceWatch(0.1)
+    rows = np.arange(60.0)[:, None] * 10
+    assert observe(watch, "a", plain(rows[:3])) is None
+    assert observe(watch, "a", plain(rows[3:7], suspicious=True)) is None
+    assert observe(watch, "a", plain(rows[7:8], suspicious=True)) == SequenceFinding(
+        Pattern.OUT_OF_DISTRIBUTION, 5, 5, 8, 0, NOW
+    )
+    assert observe(watch, "a", plain(rows[8:11])) is not None
+    assert observe(watch, "a", plain(rows[11:12])) is None, "four of the last eight"
 
 
 def test_clients_that_share_an_attack_are_colluding_and_the_first_is_not() -> None:

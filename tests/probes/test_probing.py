@@ -112,14 +112,17 @@ async def world(directory: Path, on_change: str = "quarantine") -> AsyncIterator
 
 
 @asynccontextmanager
-async def before(server, directory: Path, on_change: str = "quarantine", **more: object) -> AsyncIterator[World]:
+async def before(
+    server, directory: Path, on_change: str = "quarantine", urls: str = "", **more: object
+) -> AsyncIterator[World]:
     """Put the proxy, and a probe that was just recorded, before a model server."""
     identity = DemoIdentityProvider(port=1)
     (directory / "jwks.json").write_bytes(identity.jwks())
     (directory / "policy").mkdir()
     (directory / "hip.yaml").write_text(CONFIG)
     sha256 = await asyncio.to_thread(record, f"{server.url}/v2/models/digits", directory, **more)
-    text = POLICY.replace("AUDIENCE", AUDIENCE).replace("ISSUER", identity.issuer).replace("URL", server.url)
+    text = POLICY.replace('url: "URL"', urls or f'url: "{server.url}"')
+    text = text.replace("AUDIENCE", AUDIENCE).replace("ISSUER", identity.issuer)
     text = text.replace("SHA256", sha256).replace("ON_CHANGE", on_change)
     (directory / "policy" / "policy.yaml").write_text(text)
     async with running(directory / "hip.yaml") as proxy:
@@ -151,6 +154,32 @@ async def test_a_replaced_model_is_quarantined_until_it_is_put_back(tmp_path, mo
         back = await of.outcome(lambda probe: probe["outcome"] == "same")
         assert back["quarantined"] is False
         assert await of.ask() == 200
+
+
+async def test_one_replica_that_changed_closes_the_model_until_all_are_as_they_were(tmp_path) -> None:
+    """The well one is asked, too, and answers as recorded: that opens nothing. Nor does the changed one's absence."""
+    async with ModelServer() as well, ModelServer() as other:
+        urls = f'urls: ["{well.url}", "{other.url}"], health: {{every: 1s}}'
+        async with before(well, tmp_path, urls=urls) as of:
+            await of.outcome(lambda probe: probe["outcome"] == "same")
+            other.load(poisoned())
+            changed = await of.outcome(lambda probe: probe["outcome"] == "changed")
+            told = str(changed["detail"])
+            assert other.url.removeprefix("http://") in told
+            assert well.url.removeprefix("http://") not in told
+            assert 0 < changed["flips"] < 0.2
+            await of.outcome(lambda _: True)
+            await of.outcome(lambda _: True)
+            assert {probe["outcome"] for probe in of.probes()[-2:]} == {"changed"}
+            assert await of.ask() == 503
+            port = other.port
+            await other.stop()
+            failed = await of.outcome(lambda probe: probe["outcome"] == "failed")
+            assert failed["quarantined"] is True
+            assert await of.ask() == 503
+            async with ModelServer(port):
+                await of.outcome(lambda probe: probe["outcome"] == "same")
+                assert await of.ask() == 200
 
 
 async def test_an_alarm_closes_nothing_and_a_new_baseline_ends_it(tmp_path) -> None:
