@@ -16,6 +16,7 @@ from proxy.dialects.oip_v2 import OipV2
 from proxy.dialects.openai import OpenAi
 from proxy.dialects.torchserve import TorchServe
 from proxy.exchange import (
+    Action,
     Cost,
     Hardened,
     Headers,
@@ -66,8 +67,18 @@ class Dialect(Protocol):
         ...
 
     @property
+    def readiness(self) -> str | None:
+        """The path that says with GET and 2xx that a server is ready; None: the family has none."""
+        ...
+
+    @property
     def parameters(self) -> Mapping[str, KnownParameter]:
         """The request parameters that a rule may speak of; every other one is refused, or always safe."""
+        ...
+
+    @property
+    def manages(self) -> frozenset[Action]:
+        """The actions of management whose replies it reads: no rule opens another one."""
         ...
 
     def classify(self, method: str, path: str, query: str) -> Target | None:

@@ -47,17 +47,23 @@ class Generic(loose_json.WithoutStreams):
     name = "generic"
     naming = Naming.NOWHERE
     parameters: Mapping[str, KnownParameter] = MappingProxyType({})
+    manages: frozenset[Action] = frozenset()
 
     def __init__(self, form: Form | None = None) -> None:
         self._form = form
+
+    @property
+    def readiness(self) -> str | None:
+        """The description's word."""
+        return None if self._form is None else self._form.health
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Compare with the two paths of the description."""
         form = self._form
         if form is None or path not in {form.infer, form.health}:
             return None
-        if method != ("POST" if path == form.infer else "GET"):
-            raise MethodNotAllowed
+        if method != (known := "POST" if path == form.infer else "GET"):
+            raise MethodNotAllowed(allowed=(known,))
         if query:
             raise Malformed(Reason.MALFORMED_MESSAGE, "a query parameter")
         return Target(Action.INFER, None, sole=True) if path == form.infer else Target(Action.HEALTH, None)

@@ -66,8 +66,10 @@ class KserveV1(loose_json.WithoutStreams):
 
     name = "kserve-v1"
     naming = Naming.PATH
+    readiness = None  # TF Serving and KServe have none in common
     # Another signature is another road: it may name the logits.
     parameters: Mapping[str, KnownParameter] = MappingProxyType({"signature_name": KnownParameter()})
+    manages: frozenset[Action] = frozenset()
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Look the path up in `ACTIONS`."""

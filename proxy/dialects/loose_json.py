@@ -137,10 +137,21 @@ def harden_rows(value: Json, rows: int, output: Output) -> Json:
     """Return what each of several rows got; an object has such a list under every name. Raise as `harden` does."""
     if isinstance(value, dict):
         harden(dict.fromkeys(value), output)  # only the names
-        return {name: harden_rows(column, rows, output) for name, column in value.items()}
+        return _side_by_side(value, {name: harden_rows(column, rows, output) for name, column in value.items()}, output)
     if not isinstance(value, list) or len(value) != rows:
         raise unreadable("not as many results as rows")
     return [harden(entry, output) for entry in value]
+
+
+def _side_by_side(value: Mapping[str, Json], shown: dict[str, Json], output: Output) -> Json:
+    """Harden the numbers that several columns have for a row as one row: `{"setosa": [0.9], "virginica": [0.1]}`."""
+    numbers = {name: list(map(_alone, column)) for name, column in value.items() if isinstance(column, list)}
+    names = _scores({name: [one for one in column if one is not None] for name, column in numbers.items()})
+    for at in range(len(value[names[0]]) if names else 0):
+        row = [name for name in names if numbers[name][at] is not None]
+        for name, score in zip(row, _row([value[name][at] for name in row], output), strict=True):
+            shown[name][at] = score
+    return shown
 
 
 def _harden(value: Json, output: Output, depth: int) -> Json:
@@ -158,11 +169,13 @@ def _harden(value: Json, output: Output, depth: int) -> Json:
 
 def _list(values: list[Json], output: Output, depth: int) -> list[Json]:
     kinds = set(map(type, values))
-    if kinds <= {int, float}:
-        return _row(values, output) if values else []
+    if not values:
+        return []
+    if kinds <= {int, float} or (kinds == {list} and None not in map(_alone, values)):
+        return _row(values, output)
     if kinds == {str}:
         return harden_text(values, output)
-    if kinds == {dict} and (key := _score_key(values)):
+    if kinds == {dict} and (key := _score_key(values, output)):
         return _ranked(values, key, output, depth)
     if kinds == {list} and all(_is_pair(value) for value in values):
         pairs = [{"label": label, "score": score} for label, score in values]
@@ -178,26 +191,52 @@ def _is_pair(value: Sequence[Json]) -> bool:
     return len(value) == 2 and isinstance(value[0], str) and type(value[1]) in {int, float}
 
 
-def _row(scores: Sequence[float], output: Output) -> list[Json]:
-    """Harden a row; whole numbers stay whole."""
-    shown = harden_row(scores, output)
-    return [int(new) if isinstance(old, int) else new for old, new in zip(scores, shown, strict=True)]
+def _alone(value: Json) -> float | None:
+    """Return the number that a value is, also as an array of one: `[[0.98]]`."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if type(value) in {int, float} else None
+
+
+def _row(values: Sequence[Json], output: Output) -> list[Json]:
+    """Harden a row of such numbers; whole ones stay whole."""
+    return list(map(_as_it_was, values, harden_row([_alone(value) or 0 for value in values], output)))
+
+
+def _as_it_was(old: Json, new: float) -> Json:
+    if isinstance(old, list):
+        return [_as_it_was(old[0], new)]
+    return int(new) if isinstance(old, int) else new
+
+
+def _scores(columns: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Return which of several names are the scores of one row, or of each of several: more than one, or none.
+
+    A whole number above 1 beside fractions is a label, not a score.
+    """
+    found = {name: column for name, column in columns.items() if column and None not in column}
+    if any(isinstance(number, float) for column in found.values() for number in column):
+        found = {
+            name: column for name, column in found.items()
+            if {0, 1}.issuperset(column) or any(isinstance(number, float) for number in column)
+        }  # fmt: skip
+    return list(found) if len(found) > 1 else []
+
+
+def _single(value: Mapping[str, Json]) -> dict[str, Sequence[float | None]]:
+    return {name: [_alone(entry)] for name, entry in value.items()}
 
 
 def _object(value: Mapping[str, Json], output: Output, depth: int) -> dict[str, Json]:
-    """Harden the numbers of an object as one row. A whole number above 1 beside fractions is a label, not a score."""
+    """Harden the numbers of an object as one row; no order of names tells more than their scores."""
     _refuse_scores_in_names(value)
-    if columns := _columns(value):
+    if columns := _columns(value, output):
         return _aligned(value, columns, output, depth)
-    numbers = {name: number for name, number in value.items() if type(number) in {int, float}}
-    if any(isinstance(number, float) for number in numbers.values()):
-        numbers = {name: number for name, number in numbers.items() if isinstance(number, float) or number in {0, 1}}
-    if len(numbers) < 2:
-        return {name: _harden(entry, output, depth - 1) for name, entry in value.items()}
-    row = dict(zip(numbers, _row(list(numbers.values()), output), strict=True))
-    if len(row) < len(value):
-        return {name: row[name] if name in row else _harden(entry, output, depth - 1) for name, entry in value.items()}
-    return dict(_kept([(name, row[name]) for name in row], list(row.values()), output))
+    names = _scores(_single(value))
+    row = _row([value[name] for name in names], output)
+    rest = {name: _harden(entry, output, depth - 1) for name, entry in value.items() if name not in names}
+    shown = _kept(list(zip(names, row, strict=True)), row, None if rest else _most(output))
+    return rest | dict(shown)
 
 
 def _refuse_scores_in_names(value: Mapping[str, Json]) -> None:
@@ -207,33 +246,44 @@ def _refuse_scores_in_names(value: Mapping[str, Json]) -> None:
             raise ValueError(msg)
 
 
-def _score_key(values: Sequence[Mapping[str, Json]]) -> str | None:
-    """Return the key under which each of several objects has its one fraction, if that is what they are."""
-    found = {tuple(name for name, entry in value.items() if isinstance(entry, float)) for value in values}
-    keys = found.pop() if len(found) == 1 else ()
-    return keys[0] if len(keys) == 1 and len(values) > 1 else None
+def _most(output: Output) -> int | None:
+    """Return how many classes the profile shows. If not all, it must be known which scores belong together."""
+    return 1 if output.label_only else output.top_k
 
 
-def _columns(value: Mapping[str, Json]) -> list[str]:
+def _score_key(values: Sequence[Mapping[str, Json]], output: Output) -> str | None:
+    """Return the key under which each of several objects has its one score, if that is what they are."""
+    found = {name for value in values for name, entry in value.items() if isinstance(_alone(entry), float)}
+    if len(values) < 2 or not found:
+        return None
+    if len(found) == 1 and None not in [_alone(value.get(key)) for key in found for value in values]:
+        return found.pop()
+    alike = all(value.keys() == values[0].keys() and len(_scores(_single(value))) == len(value) for value in values)
+    if _most(output) is not None and not alike:  # alike: each is a row by itself
+        msg = "labelled scores of several kinds"
+        raise ValueError(msg)
+    return None
+
+
+def _columns(value: Mapping[str, Json], output: Output) -> list[str]:
     """Return the keys of an object of as many words as scores: `{"labels": […], "scores": […]}`."""
-    rows = [
-        name for name, entry in value.items()
-        if isinstance(entry, list) and len(entry) > 1 and set(map(type, entry)) <= {int, float}
-    ]  # fmt: skip
-    if len(rows) != 1:
-        return []
+    lists = {name: entry for name, entry in value.items() if isinstance(entry, list) and len(entry) > 1}
+    rows = [name for name, entry in lists.items() if None not in map(_alone, entry)]
     words = [
-        name for name, entry in value.items()
-        if isinstance(entry, list) and len(entry) == len(value[rows[0]]) and set(map(type, entry)) == {str}
+        name for name, entry in lists.items()
+        if set(map(type, entry)) == {str} and len(entry) in {len(lists[row]) for row in rows}
     ]  # fmt: skip
-    return [*rows, *words] if words else []
+    if words and len(rows) > 1 and _most(output) is not None:
+        msg = "words beside scores of several kinds"
+        raise ValueError(msg)
+    return [*rows, *words] if words and len(rows) == 1 else []
 
 
 def _aligned(value: Mapping[str, Json], columns: Sequence[str], output: Output, depth: int) -> dict[str, Json]:
     scores, *words = columns
     shown = _row(value[scores], output)
     labels = [harden_text(value[name], output) for name in words]
-    rows = _kept([list(row) for row in zip(shown, *labels, strict=True)], shown, output)
+    rows = _kept([list(row) for row in zip(shown, *labels, strict=True)], shown, _most(output))
     aligned = {name: [row[number] for row in rows] for number, name in enumerate(columns)}
     return {
         name: aligned[name] if name in aligned else _harden(entry, output, depth - 1) for name, entry in value.items()
@@ -249,11 +299,10 @@ def _ranked(values: Sequence[Mapping[str, Json]], key: str, output: Output, dept
         shown.append(
             {name: score if name == key else _harden(entry, output, depth - 1) for name, entry in value.items()}
         )
-    return _kept(shown, scores, output)
+    return _kept(shown, scores, _most(output))
 
 
-def _kept(entries: Sequence[Json], scores: Sequence[float], output: Output) -> list[Json]:
-    """Return the entries whose score the profile shows, best first; equal ones in an order that tells nothing."""
-    count = 1 if output.label_only else len(entries) if output.top_k is None else output.top_k
-    order = sorted(range(len(entries)), key=lambda index: (-scores[index], encode(entries[index])))
-    return [entries[index] for index in order[:count]]
+def _kept(entries: Sequence[Json], scores: Sequence[Json], most: int | None) -> list[Json]:
+    """Return the entries with the best scores, best first; equal ones in an order that tells nothing."""
+    order = sorted(range(len(entries)), key=lambda index: (-(_alone(scores[index]) or 0), encode(entries[index])))
+    return [entries[index] for index in order[:most]]

@@ -4,18 +4,21 @@ https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-end
 request names it, so the policy has one model behind this dialect. `/version` and `/docs` stay closed.
 
 Read are `inputs`, `instances`, `dataframe_split` and `dataframe_records` as JSON, and CSV with a header line. `params`
-is refused: what it means is the model's own. So are Parquet and the forms of language models (`messages`, `prompt`).
+is refused unless a rule allows it: what it means is the model's own. Refused are the forms of language models
+(`messages`, `prompt`), and Parquet: a reader of that format would be more code than this proxy.
 """
 
 import csv
 from collections.abc import Mapping
 from io import StringIO
 from types import MappingProxyType
+from typing import Annotated
 
 import msgspec
 
 from proxy.dialects import loose_json, strict_json
 from proxy.dialects.loose_json import JSON_HEADERS, Json, encode, unreadable
+from proxy.dialects.parameters import permitted
 from proxy.dialects.table import Line, Table
 from proxy.errors import Malformed, UnsupportedMediaType
 from proxy.exchange import (
@@ -37,7 +40,14 @@ ACTIONS = (
     Line("GET", r"/ping|/health", Action.HEALTH),
 )
 _TABLE = Table(ACTIONS)
+PARAMS = "params"
 _CSV_HEADERS: Headers = ((b"content-type", b"text/csv"),)
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+_Scalar = bool | int | float | str
+_Scalars = Annotated[list[_Scalar], msgspec.Meta(max_length=1024)]  # a parameter may be declared as an array
+MAX_PARAMS = 64
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -55,6 +65,7 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     instances: Json | msgspec.UnsetType = msgspec.UNSET
     dataframe_split: _Split | msgspec.UnsetType = msgspec.UNSET
     dataframe_records: list[dict[str, Json]] | msgspec.UnsetType = msgspec.UNSET
+    params: dict[_Name, _Scalar | _Scalars] | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -65,20 +76,22 @@ class MLflow(loose_json.WithoutStreams):
 
     name = "mlflow"
     naming = Naming.NOWHERE
-    parameters: Mapping[str, KnownParameter] = MappingProxyType({})
+    readiness = "/ping"
+    parameters: Mapping[str, KnownParameter] = MappingProxyType({PARAMS: KnownParameter()})
+    manages: frozenset[Action] = frozenset()
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Look the path up in `ACTIONS`."""
         return _TABLE.find(method, path, query)
 
-    def read(self, target: Target, headers: Headers, body: bytes, allowed: Parameters) -> Query:  # noqa: ARG002 - it knows none
+    def read(self, target: Target, headers: Headers, body: bytes, allowed: Parameters) -> Query:
         """Read the rows, and count them."""
         if target.action is not Action.INFER:
             loose_json.refuse_body(body)
             return Query(Cost(), b"", ())
         match loose_json.media_type(headers):
             case b"application/json":
-                return _read_json(body)
+                return _read_json(body, allowed)
             case b"text/csv":
                 return _read_csv(body)
         raise UnsupportedMediaType(detail="content type")
@@ -94,11 +107,16 @@ class MLflow(loose_json.WithoutStreams):
         return Hardened(JSON_HEADERS, encode({"predictions": predictions}))
 
 
-def _read_json(body: bytes) -> Query:
+def _read_json(body: bytes, allowed: Parameters) -> Query:
     request = strict_json.decode(_decoder, body)
     encoded = encode(request)
     strict_json.refuse_duplicates(body, encoded)
-    given = [form for form in msgspec.structs.astuple(request) if not isinstance(form, msgspec.UnsetType)]
+    if not isinstance(request.params, msgspec.UnsetType):
+        if len(request.params) > MAX_PARAMS:
+            raise Malformed(detail="number of params")
+        permitted(PARAMS, True, allowed)
+    forms = (request.inputs, request.instances, request.dataframe_split, request.dataframe_records)
+    given = [form for form in forms if not isinstance(form, msgspec.UnsetType)]
     if len(given) != 1:
         raise Malformed(detail="not exactly one form of the input")
     rows = given[0].data if isinstance(given[0], _Split) else loose_json.by_row(given[0])

@@ -46,5 +46,9 @@ class Table:
             model, version = names.get("model"), names.get("version")
             return Target(line.action, model, version, line.form, line.sole, line.complete)
         if known:
-            raise MethodNotAllowed
+            raise MethodNotAllowed(allowed=self._methods(path))
         return None
+
+    def _methods(self, path: str) -> list[str]:
+        """Return the methods of a path; asked for only when none of them was sent."""
+        return sorted({line.method for line, pattern in self._lines if pattern.fullmatch(path)})

@@ -3,8 +3,8 @@
 https://pytorch.org/serve/inference_api.html. Management and metrics are on other ports; `/models`, `/api-description`
 and `OPTIONS /` stay closed here. Its other paths, `/v1` and `/v2`, are other dialects.
 
-A body that is not JSON is one input that nobody looks into: one row, and nothing for a detector. Not guaranteed: that a
-handler makes one prediction of it.
+A body that is not JSON, or the one file `data` of a form, is one input that nobody looks into: one row, and nothing for
+a detector. Not guaranteed: that a handler makes one prediction of it.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from proxy.dialects import loose_json, strict_json
+from proxy.dialects import loose_json, multipart, strict_json
 from proxy.dialects.loose_json import JSON_HEADERS, Json, encode
 from proxy.dialects.table import SEGMENT, Line, Table
 from proxy.errors import Malformed, UnsupportedMediaType
@@ -40,6 +40,7 @@ ACTIONS = (
 _TABLE = Table(ACTIONS)
 
 _OPAQUE = frozenset({b"application/octet-stream", b"image/jpeg", b"image/png", b"text/plain"})
+_PART = b"data"  # of a form: what `curl -F data=@FILE` sends
 _document = msgspec.json.Decoder()
 
 
@@ -48,7 +49,9 @@ class TorchServe(loose_json.WithoutStreams):
 
     name = "torchserve"
     naming = Naming.PATH
+    readiness = "/ping"
     parameters: Mapping[str, KnownParameter] = MappingProxyType({})
+    manages: frozenset[Action] = frozenset()
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Look the path up in `ACTIONS`."""
@@ -62,11 +65,13 @@ class TorchServe(loose_json.WithoutStreams):
         kind = loose_json.media_type(headers)
         if kind == b"application/json":
             return _read_json(body)
-        # JSON under another name would pay for one row, whatever is in it.
-        if kind not in _OPAQUE or body.lstrip()[:1] in {b"[", b"{"}:
-            raise UnsupportedMediaType(detail="content type")
-        if not body:
-            raise Malformed(detail="no input")
+        if kind == multipart.FORM:
+            (given,) = [value for name, value in headers if name == b"content-type"]
+            kind, content = multipart.only_part(given, body, _PART)
+            _refuse_unseen(kind, content)
+            written, form = multipart.form(_PART, kind, content)
+            return Query(Cost(rows=1), form, written)
+        _refuse_unseen(kind, body)
         return Query(Cost(rows=1), body, ((b"content-type", kind),))
 
     def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
@@ -77,6 +82,14 @@ class TorchServe(loose_json.WithoutStreams):
         rows = query.cost.rows
         shown = loose_json.harden(found, output) if rows == 1 else loose_json.harden_rows(found, rows, output)
         return Hardened(JSON_HEADERS, encode(shown))
+
+
+def _refuse_unseen(kind: bytes, content: bytes) -> None:
+    # JSON under another name would pay for one row, whatever is in it.
+    if kind not in _OPAQUE or content.lstrip()[:1] in {b"[", b"{"}:
+        raise UnsupportedMediaType(detail="content type")
+    if not content:
+        raise Malformed(detail="no input")
 
 
 def _read_json(body: bytes) -> Query:

@@ -24,8 +24,9 @@ def harden_row(scores: Sequence[float], output: Output) -> list[float]:
         raise ValueError(msg)
     if len(scores) < 2:
         decimals = 0 if output.label_only else output.decimals
-        return list(scores) if decimals is None else [_rounded(score, decimals) for score in scores]
-    winner = max(range(len(scores)), key=scores.__getitem__)  # the first of equals
+        return list(scores) if decimals is None else [round(score, decimals) + 0.0 for score in scores]
+    highest = max(scores)
+    winner = scores.index(highest)  # the first of equals
     if output.label_only:
         row = [0.0] * len(scores)
         row[winner] = 1.0
@@ -34,18 +35,15 @@ def harden_row(scores: Sequence[float], output: Output) -> list[float]:
     if output.top_k is not None and output.top_k < len(row):
         row = _top(row, output.top_k)
     if output.decimals is not None:
-        row = [_rounded(score, output.decimals) for score in row]
+        decimals = output.decimals
+        row = [round(score, decimals) + 0.0 for score in row]  # + 0.0: "-0.0" would tell a sign that rounding took away
     elif row == list(scores):
         return row
-    return _lift(row, winner, output.decimals, bounded=max(scores) <= 1.0)
-
-
-def _rounded(score: float, decimals: int) -> float:
-    return round(score, decimals) + 0.0  # + 0.0: "-0.0" would tell a sign that rounding took away
+    return _lift(row, winner, output.decimals, bounded=highest <= 1.0)
 
 
 def _top(row: list[float], k: int) -> list[float]:
-    kept = sorted(range(len(row)), key=lambda index: (-row[index], index))[:k]
+    kept = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:k]  # stable: of equals the first
     fill = min(0.0, row[kept[-1]])
     shown = [fill] * len(row)
     for index in kept:
@@ -55,7 +53,7 @@ def _top(row: list[float], k: int) -> list[float]:
 
 def _lift(row: list[float], winner: int, decimals: int | None, *, bounded: bool) -> list[float]:
     """Break a tie that hardening made: upward for the winner, or downward for the others where 1 is the limit."""
-    best = max(score for index, score in enumerate(row) if index != winner)
+    best = max(row[:winner] + row[winner + 1 :])
     if row[winner] > best:
         return row
     step = 10.0 ** -(3 if decimals is None else decimals)

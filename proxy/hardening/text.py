@@ -37,6 +37,14 @@ def harden_text(row: Sequence[str], output: Output) -> list[str]:
     return list(row)
 
 
+def harden_prose(row: Sequence[str], output: Output) -> list[str]:
+    """Return strings that the policy says are text: whatever numbers they hold, unless they are classifications.
+
+    Raises ValueError as `harden_text` does, for classifications beside text.
+    """
+    return harden_text(row, output) if any(map(_CLASSIFIED.fullmatch, row)) else list(row)
+
+
 def _classified(row: Sequence[re.Match[str]], output: Output) -> list[str]:
     """Harden the scores, keep the best, and put equals in the order of their classes: no order tells more than they."""
     if any(_FRACTION.search(match["rest"]) for match in row):

@@ -38,8 +38,12 @@ def test_two_paths_are_named_and_nothing_else():
     assert GENERIC.classify("GET", "/live", "").action is Action.HEALTH
     assert GENERIC.classify("POST", "/other", "") is None
     assert DIALECTS["generic"].classify("POST", "/classify", "") is None
-    with pytest.raises(MethodNotAllowed):
+    with pytest.raises(MethodNotAllowed) as refused:
         GENERIC.classify("GET", "/classify", "")
+    assert refused.value.allowed == ("POST",)
+    with pytest.raises(MethodNotAllowed) as refused:
+        GENERIC.classify("POST", "/live", "")
+    assert refused.value.allowed == ("GET",)
     with pytest.raises(Malformed):
         GENERIC.classify("POST", "/classify", "debug=1")
     assert [dialect.name for dialect in spoken(())] == []

@@ -114,3 +114,55 @@ def test_whatever_comes_no_fraction_is_finer_than_the_profile(value, output):
         return
     digits = 0 if output.label_only else 2
     assert all(number == round(number, digits) for number in fractions(shown))
+
+
+SEVERAL = [  # what the fuzzer found: scores of one row that stood in something
+    ("arrays of one", [[0.9], [0.06], [0.04]], [[0.9], [0.0], [0.0]]),
+    ("names and arrays of one", {"a": [0.06], "b": [0.94]}, {"b": [0.94]}),
+    (
+        "scores as JavaScript writes them",
+        [{"label": "a", "score": 0.9}, {"label": "b", "score": 0}],
+        [{"label": "a", "score": 0.9}],
+    ),
+    ("two kinds of scores", [{"label": "a", "p": 0.9, "z": 2.5}, {"label": "b", "p": 0.1, "z": -2.5}], None),
+    ("a name for each", [{"a": 0.9}, {"b": 0.1}], None),
+    ("words beside two kinds", {"labels": ["a", "b"], "p": [0.9, 0.1], "z": [2.5, -2.5]}, None),
+    ("rows by name", [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}], [{"a": 0.9}, {"b": 0.8}]),
+    ("a word beside names", {"m": "x", "b": 0.05, "a": 0.9, "c": 0.04}, {"m": "x", "a": 0.9, "b": 0.0, "c": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "shown"), SEVERAL, ids=[case[0] for case in SEVERAL])
+def test_scores_of_one_row_are_found_wherever_they_stand(name, value, shown):
+    """Or, where nobody can say which of them belong together, they stay."""
+    if shown is None:
+        with pytest.raises(UpstreamFault):
+            harden(value, BEST)
+        assert harden(value, COARSE)
+        return
+    assert json.dumps(harden(value, BEST)) == json.dumps(shown)
+
+
+def test_columns_are_rows_lying_down():
+    """The same scores by columns, by rows: the same answer, but for the names, which a column cannot do without."""
+    columns = {"a": [0.9, 0.2], "b": [[0.1], [0.8]], "class": [7, 1]}
+    assert harden_rows(columns, 2, BEST) == {"a": [0.9, 0.0], "b": [[0.0], [0.8]], "class": [7, 1]}
+    assert harden_rows({"a": [[], 1.0], "b": [[], 0.5]}, 2, BEST) == {"a": [[], 1.0], "b": [[], 0.0]}
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1), max_size=6), st.randoms())
+def test_no_order_of_names_or_labels_tells_a_ranking(scores, random):
+    """A server may write its classes best first: what leaves is the same as if it had not."""
+    shuffled = list(scores.items())
+    random.shuffle(shuffled)
+    ways = (
+        lambda pairs: dict(pairs),
+        lambda pairs: {"model": "x"} | dict(pairs),
+        lambda pairs: [{"label": label, "score": score} for label, score in pairs],
+        lambda pairs: {"labels": [label for label, _ in pairs], "scores": [score for _, score in pairs]},
+        lambda pairs: [[label, score] for label, score in pairs],
+    )
+    if len(set(scores.values())) == len(scores) > 1:
+        for way in ways:
+            first, second = (json.dumps(harden(way(pairs), COARSE)) for pairs in (list(scores.items()), shuffled))
+            assert first == second

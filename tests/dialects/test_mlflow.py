@@ -6,7 +6,8 @@ import pytest
 
 from proxy.dialects.mlflow import MLflow
 from proxy.errors import Malformed, MethodNotAllowed, UnsupportedMediaType, UpstreamFault
-from proxy.exchange import Action, Output, Reply, Target
+from proxy.exchange import Action, Output, Parameter, Reply, Target
+from proxy.reasons import Reason
 
 MLFLOW = MLflow()
 JSON = ((b"content-type", b"application/json"),)
@@ -103,3 +104,26 @@ def test_answers_are_hardened_row_by_row():
             shown(wrong)
     with pytest.raises(UpstreamFault):
         MLFLOW.harden(INFER, read({"inputs": [[1]]}), Reply(200, JSON, b"[0.123456]"), COARSE)
+
+
+@pytest.mark.parametrize(
+    "params", [{"predict_method": "predict_log_proba"}, {"n": 1, "t": 0.5, "raw": True}, {"stop": ["a", "b"]}, {}]
+)
+def test_params_are_read_where_a_rule_allows_them(params):
+    body = json.dumps({"inputs": [[1]], "params": params}).encode()
+    assert json.loads(MLFLOW.read(INFER, JSON, body, {"params": Parameter()}).body) == json.loads(body)
+    with pytest.raises(Malformed) as caught:
+        MLFLOW.read(INFER, JSON, body, {})
+    assert caught.value.reason is Reason.FORBIDDEN_PARAMETER
+
+
+@pytest.mark.parametrize(
+    "params",
+    [None, [], {"a": None}, {"a": {"b": 1}}, {"a": [[1]]}, {"": 1}, {str(at): 1 for at in range(65)}],
+    ids=repr,
+)
+def test_params_that_are_none_are_refused_whatever_a_rule_says(params):
+    with pytest.raises(Malformed):
+        MLFLOW.read(INFER, JSON, json.dumps({"inputs": [[1]], "params": params}).encode(), {"params": Parameter()})
+    with pytest.raises(Malformed):
+        MLFLOW.read(INFER, JSON, b'{"params":{"a":1}}', {"params": Parameter()})

@@ -33,6 +33,7 @@ NAMED = [
     ("GET", "/v2", Target(Action.METADATA, None)),
     ("GET", "/v2/models/digits/config", Target(Action.CONFIG, "digits")),
     ("GET", "/v2/models/digits/stats", Target(Action.STATISTICS, "digits")),
+    ("GET", "/v2/models/stats", Target(Action.STATISTICS, None)),
     ("POST", "/v2/repository/index", Target(Action.REPOSITORY, None)),
     ("POST", "/v2/repository/models/digits/load", Target(Action.REPOSITORY, "digits")),
     ("GET", "/v2/docs", Target(Action.DOCS, None)),

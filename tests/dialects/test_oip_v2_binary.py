@@ -75,10 +75,10 @@ def test_tensors_follow_in_order_also_beside_json():
     assert mixed.features.tolist() == [[2.5, 7]]
 
 
-def test_bytes_elements_are_measured_and_not_judged():
+def test_bytes_elements_are_measured_and_read_when_a_detector_asks():
     raw = texts(b"a", b"\xff\xd8 not text")
     query = OIP.read(INFER, *message("inputs", [("x", "BYTES", [2], raw)]), DEFAULTS)
-    assert query.features is None
+    assert query.features.read() == [b"a", b"\xff\xd8 not text"]
     assert query.body.endswith(raw)
 
 

@@ -158,3 +158,35 @@ def test_what_cannot_be_read_cuts_the_stream(piece):
 def test_only_a_plain_event_stream_begins(headers):
     with pytest.raises(UpstreamFault):
         stream(GENERATE_STREAM, headers=headers)
+
+
+PROSE = "pi is about 3.14, and 0.98155 is less"
+
+
+def prose(answer, output=COARSE, **more):
+    query = read({"text_input": "a"}, {**DEFAULTS, "text_output": Parameter()} | more)
+    shown = OIP.harden(GENERATE, query, Reply(200, JSON, json.dumps(answer).encode()), output)
+    return json.loads(shown.body)
+
+
+@pytest.mark.parametrize("output", [COARSE, Output("best", top_k=1), Output("label", label_only=True)])
+def test_text_is_text_where_a_rule_says_so(output):
+    assert prose({"text_output": PROSE}, output)["text_output"] == PROSE
+    events = OIP.stream(GENERATE_STREAM, Query(Cost(), b"", (), prose=True), Reply(200, EVENTS, b""), output)
+    assert PROSE.encode() in events.feed(json.dumps({"text_output": PROSE}).join(["data: ", "\n\n"]).encode())
+    with pytest.raises(UpstreamFault):
+        OIP.harden(GENERATE, QUERY, Reply(200, JSON, json.dumps({"text_output": PROSE}).encode()), output)
+
+
+def test_numbers_and_classifications_beside_a_text_are_hardened_all_the_same():
+    assert prose({"p": [0.98155, 0.01845], "c": ["0.98155:3:three", "0.01845:1:one"]}) == {
+        "model_name": "digits", "p": [0.98, 0.02], "c": ["0.98:3:three", "0.02:1:one"],
+    }  # fmt: skip
+    for answer in ({"c": ["0.98155:3", PROSE]}, {"p0.98155": "a"}, {"p": {"text": PROSE}}):
+        with pytest.raises(UpstreamFault):
+            prose(answer)
+
+
+def test_what_an_answer_may_say_is_nothing_that_a_request_says():
+    with pytest.raises(Malformed):
+        read({"text_input": "a", "text_output": "b"}, {**DEFAULTS, "text_output": Parameter()})

@@ -145,6 +145,7 @@ def test_counts_are_capped_or_refused_as_the_rule_says():
     with pytest.raises(Malformed):
         asked("chat", max_tokens=9, allowed={"max_tokens": Parameter(8, cap=False)})
     assert "max_tokens" not in sent("chat", allowed={"max_tokens": Parameter()})
+    assert sent("chat", allowed={})["max_tokens"] == 4096, "who may not say it gets no more than who may"
 
 
 @pytest.mark.parametrize(

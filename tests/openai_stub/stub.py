@@ -120,6 +120,10 @@ class Handler(BaseHTTPRequestHandler):
             yield self._event(HEADER | {"object": "chat.completion.chunk", "choices": [choice]})
         if (body.get("stream_options") or {}).get("include_usage"):
             yield self._event(HEADER | {"choices": []} | self._usage())
+        if self.stub.breaks == "never ends":
+            self.connection.settimeout(30)
+            self.rfile.read(1)  # until the other side hangs up
+            return
         if self.stub.done:
             yield b"data: [DONE]\n\n"
 
@@ -134,7 +138,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for event in events:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
-        self.wfile.write(b"0\r\n\r\n")
+        if self.stub.breaks != "never ends":
+            self.wfile.write(b"0\r\n\r\n")
 
     def _json(self, content: dict[str, Any], status: int = 200) -> None:
         body = json.dumps(content).encode()

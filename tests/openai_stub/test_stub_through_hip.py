@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from proxy.demo.identity import AUDIENCE, DemoIdentityProvider
-from tests.hip import Hip, hip_serve
+from tests.hip import CONFIG, Hip, hip_serve
 from tests.openai_stub.stub import PATH, TOKENS, Stub, running_stub
 from tests.oracle.scanner import Profile, findings
 
@@ -225,6 +225,8 @@ def test_tokens_are_reserved_and_then_paid_as_used(served, stub):
     assert statuses == [200] * granted + [429] * (8 - granted)
     assert granted >= 4, "the reservation is given back"
     assert {asked["max_tokens"] for _, asked in stub.asked} == {10}
+    ended = [one for one in map(json.loads, served[1].journal().splitlines()) if one["type"] == "completion"]
+    assert [one["settled_tokens"] for one in ended[-granted:]] == [16] * granted
 
 
 def test_a_client_that_hangs_up_leaves_its_record(served, stub, http):
@@ -238,3 +240,22 @@ def test_a_client_that_hangs_up_leaves_its_record(served, stub, http):
         if begun[-1] in ended:
             break
     assert set(begun) <= ended
+
+
+def test_a_stream_that_the_end_of_the_proxy_cuts_is_not_the_clients_doing(tmp_path):
+    identity = DemoIdentityProvider(port=1)
+    (tmp_path / "jwks.json").write_bytes(identity.jwks())
+    with running_stub() as stub:
+        stub.breaks = "never ends"
+        policy = POLICY.format(issuer=identity.issuer, audience=AUDIENCE, url=stub.url, path=PATH)
+        config = CONFIG.replace("  port: 0\n  tls", "  port: 0\n  drain: 1s\n  tls")
+        with hip_serve(tmp_path, policy, config) as hip, http_as((stub, hip, identity)) as http:
+            with http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as answer:
+                pieces = answer.iter_bytes()
+                next(pieces)
+                hip.process.terminate()
+                with pytest.raises(httpx.TransportError):
+                    list(pieces)
+            hip.process.wait(30)
+        ended = [one for one in map(json.loads, hip.journal().splitlines()) if one["type"] == "completion"]
+        assert [one["reason"] for one in ended] == ["shutting_down"]

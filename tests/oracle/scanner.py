@@ -5,6 +5,8 @@ description, and reports every number that is finer than the profile and every r
 It reads by looking, not by protocol: numbers in names, labels, headers and error texts count like those in tensors.
 """
 
+import base64
+import binascii
 import gzip
 import json
 import re
@@ -18,7 +20,9 @@ _FRACTION = re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?|(?<![A-Za-z0-9-])-?\d+[eE][
 _SCORED = re.compile(r"-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?:\d+(?::.*)?", re.DOTALL)
 _FORMATS = {"FP16": "e", "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "BOOL": "?"}
 _FORMATS |= {"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"}
-_LISTS_OF_OTHER_THINGS = {"shape", "dims"}
+_LISTS_OF_OTHER_THINGS = {"shape", "dims", "text_offset"}  # where in a text each of its tokens begins
+_NUMBERS_OF_CLASSES = {"index", "class"}
+_ONE_BY_ONE = {"token_logprobs", "embedding"}  # one score for each token of a text; no classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +98,88 @@ def _documents(text: str, kind: str) -> Iterator[object]:
             continue
 
 
-def _walk(scan: _Scan, value: object, where: str) -> None:
+def _walk(scan: _Scan, value: object, where: str, *, listed: bool = False) -> None:
+    """`listed`: the value is in a list, so that what it holds belongs to one row."""
     if isinstance(value, dict):
         if isinstance(value.get("shape"), list) and isinstance(value.get("data"), list):
             _rows(scan, list(_leaves(value["data"])), value["shape"], str(value.get("name")))
             value = {key: entry for key, entry in value.items() if key != "data"}
+        scan.row(_object(value), where)
+        for scores in () if listed else _columns(value, scan.profile.rows):
+            scan.row(scores, where)
         for key, entry in value.items():
-            if key not in _LISTS_OF_OTHER_THINGS:
-                _walk(scan, entry, key)
+            if key == "embedding" and isinstance(entry, str):
+                _embedding(scan, entry)
+            elif key not in _LISTS_OF_OTHER_THINGS | _ONE_BY_ONE:
+                _walk(scan, entry, key, listed=listed)
     elif isinstance(value, list):
-        if len(value) != scan.profile.rows and all(_is_number(entry) for entry in value):
-            scan.row(value, where)
+        if len(value) != scan.profile.rows:
+            for scores in _listed(value):
+                scan.row(scores, where)
         if all(isinstance(entry, str) for entry in value) and len(value) != scan.profile.rows:
             scan.classes(value, where)
         for entry in value:
-            _walk(scan, entry, where)
+            _walk(scan, entry, where, listed=True)
+
+
+def _object(value: dict[str, object]) -> list[float]:
+    """The scores under several names; beside a label, one fraction is its score, and 0 or 1 may be anything."""
+    numbers = [_alone(entry) for key, entry in value.items() if key not in _NUMBERS_OF_CLASSES]
+    labelled = any(isinstance(entry, str) for entry in value.values())
+    return [] if labelled and sum(isinstance(one, float) for one in numbers) == 1 else _fractions(numbers)
+
+
+def _columns(value: dict[str, object], rows: int) -> Iterator[list[float]]:
+    """Yield the scores that several columns have for each of the rows."""
+    columns = [list(map(_alone, entry)) for entry in value.values() if isinstance(entry, list) and len(entry) == rows]
+    scores = [one for one in columns if any(isinstance(n, float) for n in one) or {0, 1}.issuperset(one)]
+    for entries in zip(*scores, strict=True):
+        yield _fractions(list(entries))
+
+
+def _listed(values: list[object]) -> Iterator[list[float]]:
+    """Yield the scores of a list, whatever each of them stands in: by itself, in a list, in a pair, under a key."""
+    alone = [_alone(value) for value in values]
+    if all(number is not None for number in alone):
+        yield [number for number in alone if number is not None]
+    if all(isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) for value in values):
+        yield _fractions([_alone(value[1]) for value in values])
+    objects = [value for value in values if isinstance(value, dict)]
+    if any("top_logprobs" in value for value in objects):
+        return  # each is a token of a text, not a class
+    if len(objects) == len(values) and all(sum(map(_is_number, value.values())) == 1 for value in objects):
+        yield _fractions([_alone(one) for value in objects for one in value.values() if _is_number(one)])
+    labelled = [value for value in objects if any(map(_is_label, value.values()))]
+    for key in {key for value in labelled for key in value}:
+        yield _fractions([_alone(value.get(key)) for value in labelled])
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and value not in {0, 1})
+
+
+def _alone(value: object) -> float | None:
+    """The number that a value is, also where lists of one stand around it."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if _is_number(value) else None  # type: ignore[return-value]
+
+
+def _fractions(numbers: list[float | None]) -> list[float]:
+    """Those that are scores if some of them are: beside a fraction, a whole number above 1 is something else."""
+    if not any(isinstance(number, float) for number in numbers):
+        return []
+    return [number for number in numbers if isinstance(number, float) or (number is not None and number in {0, 1})]
+
+
+def _embedding(scan: _Scan, text: str) -> None:
+    """Base64 of float32."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return
+    for value in _unpacked(raw[: len(raw) // 4 * 4], "f"):
+        scan.number(value, "f")
 
 
 def _tensors(scan: _Scan, document: object, rest: bytes) -> None:

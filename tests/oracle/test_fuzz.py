@@ -25,6 +25,7 @@ OUTPUTS = st.builds(
 ROWS = st.integers(1, 3)
 LIMIT = 1 << 20  # bytes
 LONG = settings(max_examples=50_000, deadline=None, suppress_health_check=list(HealthCheck))
+LONG_STREAMS = settings(LONG, max_examples=20_000)  # an example is a whole stream: less than ten minutes
 
 
 def told(headers, body, output, rows):
@@ -90,7 +91,7 @@ def test_inference_replies_for_long(answer, output, rows):
 
 
 @pytest.mark.slow
-@LONG
+@LONG_STREAMS
 @STREAM
 def test_streams_for_long(body, cuts, output, rows):
     streams(body, [min(cut, len(body)) for cut in cuts], output, rows)

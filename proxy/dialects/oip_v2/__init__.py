@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from proxy.dialects.oip_v2 import actions, generate, replies, requests, tensors
+from proxy.dialects.oip_v2 import actions, generate, management, replies, requests, tensors
 from proxy.dialects.oip_v2.stream import EventHardener
 from proxy.errors import Malformed, UpstreamFault
 from proxy.exchange import (
@@ -38,7 +38,9 @@ class OipV2:
 
     name = "oip-v2"
     naming = Naming.PATH
+    readiness = "/v2/health/ready"
     parameters = requests.KNOWN
+    manages = frozenset(management.READ)
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Name the action and the model of a path."""
@@ -51,6 +53,8 @@ class OipV2:
             return read(headers, body, allowed)
         if body and body.strip() != b"{}":
             raise Malformed(Reason.MALFORMED_BODY, f"{target.action} takes no body")
+        if target.action is Action.REPOSITORY:  # MLServer wants an object there, be it empty
+            return Query(Cost(), b"{}", tensors.JSON)
         return Query(Cost(), b"", ())
 
     def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
@@ -149,11 +153,17 @@ def _health(target: Target, query: Query, reply: Reply, output: Output) -> Harde
     return _ALIVE
 
 
+def _management(target: Target, query: Query, reply: Reply, output: Output) -> Hardened:  # noqa: ARG001 - one signature
+    return management.harden(target, reply)
+
+
 def _refuse(target: Target, query: Query, reply: Reply, output: Output) -> Hardened:  # noqa: ARG001 - one signature
     msg = "no way to harden this answer"
     raise ValueError(msg)
 
 
 _HARDEN: Mapping[Action, Callable[[Target, Query, Reply, Output], Hardened]] = MappingProxyType(
-    dict.fromkeys(Action, _refuse) | {Action.INFER: _inference, Action.METADATA: _metadata, Action.HEALTH: _health}
+    dict.fromkeys(Action, _refuse)
+    | {Action.INFER: _inference, Action.METADATA: _metadata, Action.HEALTH: _health}
+    | dict.fromkeys(management.READ, _management)
 )

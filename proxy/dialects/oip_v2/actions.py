@@ -15,12 +15,12 @@ ACTIONS = (
     Line("POST", rf"{_MODEL}/generate", Action.INFER, GENERATE),
     Line("POST", rf"{_MODEL}/generate_stream", Action.STREAM, GENERATE),
     Line("GET", rf"{_MODEL}/ready", Action.HEALTH),
+    Line("GET", r"/v2/models/stats", Action.STATISTICS),  # before the next line: it is no model's name
     Line("GET", _MODEL, Action.METADATA),
     Line("GET", r"/v2/health/(?:live|ready)", Action.HEALTH),
     Line("GET", r"/v2", Action.METADATA),
     Line("GET", rf"{_MODEL}/config", Action.CONFIG),
     Line("GET", rf"{_MODEL}/stats", Action.STATISTICS),
-    Line("GET", r"/v2/models/stats", Action.STATISTICS),
     Line("POST", r"/v2/repository/index", Action.REPOSITORY),
     Line("POST", rf"/v2/repository/models/(?P<model>{SEGMENT})/(?:load|unload)", Action.REPOSITORY),
     Line("GET", rf"/v2/(?:docs(?:/.*)?|models/(?P<model>{SEGMENT})/docs(?:/.*)?)", Action.DOCS),

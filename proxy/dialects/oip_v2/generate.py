@@ -18,7 +18,8 @@ from proxy.dialects.oip_v2 import replies, requests, tensors
 from proxy.dialects.oip_v2.datatypes import Unreadable
 from proxy.dialects.parameters import permitted
 from proxy.errors import Malformed, UpstreamFault
-from proxy.exchange import Cost, Features, Headers, Output, Parameters, Query, Target
+from proxy.exchange import Cost, Features, Headers, Output, Parameters, Query, Target, Texts
+from proxy.hardening.text import harden_prose, harden_text
 from proxy.reasons import Reason
 
 BYTES_PER_TOKEN = 4  # of English text; an estimate errs on the caller's side for most others
@@ -56,16 +57,18 @@ def read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
             given[name] = _scalar(name, value, allowed)
         elif not isinstance(value, str):
             raise Malformed(detail=f"{name} is not a string")
-    features = tables[0] if len(tables) == 1 else None
+    numbers = tables[0] if len(tables) == 1 else None
     text = given.get(TEXT)
+    features = Texts(lambda: [text.encode()]) if isinstance(text, str) and not tables else numbers
     return Query(
         cost=Cost(
-            rows=1 if features is None else len(features), tokens=0 if text is None else tokens(len(text.encode()))
+            rows=1 if numbers is None else len(numbers), tokens=0 if text is None else tokens(len(text.encode()))
         ),
         body=_encode(given),
         headers=tensors.JSON,
         features=features,
         id=identity,
+        prose=requests.TEXT in allowed,
     )
 
 
@@ -80,7 +83,7 @@ def rebuilt(target: Target, query: Query, json: bytes, output: Output) -> bytes:
         raise Unreadable("number of outputs")
     ours = replies.head(target, query)
     shown = {
-        replies.name(key): replies.flat_value(value, output)
+        replies.name(key): replies.flat_value(value, output, harden_prose if query.prose else harden_text)
         for key, value in answer.items()
         if key not in replies.NAMED
     }

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,8 @@ from proxy.hardening.text import harden_text
 
 BLOCK = 1 << 16  # numbers that are hardened at once: what is held beside a tensor
 FEW = 64  # numbers up to which one row after the other is faster
+
+TextHardener = Callable[[Sequence[str], Output], list[str]]
 
 _NUMBER_IN_NAME = re.compile(r"[0-9]\.[0-9]|\.[0-9]{2}")
 
@@ -202,18 +204,18 @@ _FAMILIES: Mapping[frozenset[type], Family] = {
 }
 
 
-def flat_value(value: object, output: Output, depth: int = tensors.MAX_RANK) -> Any:
-    """Return what may leave of one value: a scalar, or lists whose innermost are rows."""
+def flat_value(value: object, output: Output, text: TextHardener, depth: int = tensors.MAX_RANK) -> Any:
+    """Return what may leave of one value: a scalar, or lists whose innermost are rows. `text`: of strings."""
     if not isinstance(value, list):
-        return flat_value([value], output, depth)[0]
+        return flat_value([value], output, text, depth)[0]
     kinds = frozenset(map(type, value))
     if kinds == {list} and depth > 1:
-        return [flat_value(row, output, depth - 1) for row in value]
+        return [flat_value(row, output, text, depth - 1) for row in value]
     family = _FAMILIES.get(kinds)
     if family is None or len(value) > tensors.MAX_ELEMENTS:
         raise Unreadable("a value that is not of numbers or strings")
     if family is Family.TEXT:
-        return harden_text(value, output)
+        return text(value, output)
     return harden_flat(value, family, len(value), output)
 
 

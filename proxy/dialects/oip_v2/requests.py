@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from proxy.dialects import strict_json
 from proxy.dialects.oip_v2 import tensors
 from proxy.dialects.oip_v2.datatypes import Datatype, Family, Unreadable, datatype, numbers, strings
+from proxy.dialects.oip_v2.texts import texts
 from proxy.dialects.parameters import Value, permitted
 from proxy.errors import Malformed, UnsupportedMediaType
-from proxy.exchange import Cost, Features, Headers, KnownParameter, Parameter, Parameters, Query
+from proxy.exchange import Cost, Features, Headers, KnownParameter, Parameter, Parameters, Query, Texts
 from proxy.reasons import Reason
 
 Given = dict[str, Value] | msgspec.UnsetType
@@ -50,16 +51,18 @@ _encode = msgspec.json.Encoder().encode
 
 _COUNTED = ("classification", "max_tokens", "priority", "tensors", "timeout", "top_k")
 
+TEXT = "text_output"  # of an answer to `/generate`: where a rule allows it, a string is text, with numbers in it
+
 # What a rule may speak of. Every form of an answer is hardened, so that its choice is safe where the rule is silent.
 KNOWN: Mapping[str, KnownParameter] = MappingProxyType(
     {"outputs": KnownParameter(Parameter()), "binary_data_output": KnownParameter(Parameter())}
     | {name: KnownParameter(counted=True) for name in _COUNTED}
-    | dict.fromkeys(("bad_words", "seed", "stop_words", "stream", "temperature", "top_p"), KnownParameter())
+    | dict.fromkeys(("bad_words", "seed", "stop_words", "stream", "temperature", "top_p", TEXT), KnownParameter())
 )
 _SAFE = "content_type"  # how the data of a tensor is read
 _SIZE = "binary_data_size"  # its place behind the JSON
 _SAME = {"binary_data": "binary_data_output"}  # of one output, of all of them
-NEVER = "shared_memory"  # another client's memory: no rule opens it
+NEVER = ("shared_memory", TEXT)  # another client's memory, which no rule opens; and what no request says
 
 
 def read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
@@ -86,7 +89,11 @@ def _read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
         forwarded, head = b"".join((json, rest)), tensors.binary(len(json))
         rest = memoryview(forwarded)[len(json) :]
     parts = zip(request.inputs, kinds, tensors.cut(rest, sizes), strict=True)
-    features = _joined([_features(*part) for part in parts])  # after which every shape is known to be one
+    features: Features | Texts | None = _joined([_features(*part) for part in parts])
+    # after which every shape is known to be one
+    if features is None and all(kind.family is Family.TEXT for kind in kinds):
+        pieces = zip(request.inputs, tensors.cut(rest, sizes), strict=True)
+        features = texts([(tensor.shape, tensor.data or None, raw) for tensor, raw in pieces])
     return Query(
         cost=Cost(rows=max(tensor.shape[0] for tensor in request.inputs)),
         body=forwarded,

@@ -75,10 +75,14 @@ def elements(shape: list[int], kind: Datatype) -> int:
 
 def flat(data: list[Any], kind: Datatype, count: int) -> list[Any]:
     """Return the JSON data row by row."""
-    found = leaves(data)
+    kinds = set(map(type, data))
+    found = data
+    if list in kinds:
+        found = leaves(data)
+        kinds = set(map(type, found))
     if len(found) != count:
         raise Unreadable("shape and data do not agree")
-    if not set(map(type, found)) <= kind.kinds:
+    if not kinds <= kind.kinds:
         raise Unreadable(kind.name + " data of another kind")
     return found
 

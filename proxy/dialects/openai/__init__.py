@@ -45,7 +45,9 @@ class OpenAi:
 
     name = "openai"
     naming = Naming.BODY
+    readiness = "/health"
     parameters: Mapping[str, KnownParameter] = PARAMETERS
+    manages: frozenset[Action] = frozenset()
 
     def classify(self, method: str, path: str, query: str) -> Target | None:
         """Look the path up in `ACTIONS`."""

@@ -9,14 +9,16 @@ from msgspec.structs import replace
 
 from proxy.dialects import loose_json, strict_json
 from proxy.dialects.openai.fields import FORMS, INPUTS, MAX_TOKENS, PlainFormat
+from proxy.dialects.openai.texts import texts
 from proxy.dialects.parameters import permitted
 from proxy.errors import Malformed
-from proxy.exchange import Action, Cost, Headers, Parameters, Query, Target
+from proxy.exchange import Action, Cost, Headers, Parameter, Parameters, Query, Target
 from proxy.reasons import Reason
 
 BYTES_PER_TOKEN = 4  # of English text; an estimate errs on the caller's side for most others
 IMAGE_TOKENS = 1500  # what an image may cost: about a large one in high detail
 
+_UNSAID = Parameter(MAX_TOKENS)  # where no caller may say `max_tokens`: the server is told, or it goes on for ever
 _IMAGE = re.compile(rb'"data:image/[a-z]+;base64,[^"]*"')
 
 
@@ -58,6 +60,7 @@ def read(target: Target, headers: Headers, body: bytes, allowed: Parameters) -> 
         Cost(rows=prompts * choices, tokens=input_tokens(encoded) + generated),
         encoded,
         loose_json.JSON_HEADERS,
+        texts(target.form, fields),
         alternatives=alternatives,
     )
 
@@ -118,8 +121,8 @@ def _limit(fields: dict[str, Any], allowed: Parameters) -> int:
         raise Malformed(detail="max_tokens in both spellings")
     if given:
         return int(fields[given[0]])
-    rule = allowed.get("max_tokens")
-    if rule is None or rule.most is None:
+    rule = allowed.get("max_tokens", _UNSAID)
+    if rule.most is None:
         return MAX_TOKENS  # an estimate: what flows is what is paid in the end
     fields["max_tokens"] = rule.most
     return rule.most
