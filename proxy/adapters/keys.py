@@ -2,7 +2,8 @@
 
 Who looks, refreshes: a look at keys that are due starts one fetch in the background and goes on with the keys in
 hand, so that an idle proxy asks nobody. Only a caller without keys, or with a `kid` that the set does not have,
-waits, and then at most one fetch is under way per issuer and not more than one per pause, whatever is asked. A fetch
+waits, and then at most one fetch is under way per issuer and not more than one per pause (for an unknown `kid`, three
+in the first), whatever is asked. A fetch
 that fails or brings a document that is not to be trusted changes nothing; keys that no fetch has confirmed for the
 issuer's `max_staleness` are gone. The rules for the documents are in `proxy.identity`.
 
@@ -27,7 +28,9 @@ from proxy.ports import Clock, VerificationKey
 from proxy.reasons import Reason
 
 REFRESH_SECONDS = 300.0  # the age at which a look at remote keys starts a refresh
-PAUSE_SECONDS = 10.0  # between two fetches that a failure or an unknown `kid` asks for
+PAUSE_SECONDS = 10.0  # between two fetches that a failure asks for; on average, between two for an unknown `kid`
+KID_SECONDS = 1.0  # between two fetches for an unknown `kid`, as long as …
+KID_BURST = 3  # … no more than so many come in one pause: rotated keys are found, invented ones cost the issuer little
 FILE_SECONDS = 1.0  # both of these, for a file
 FETCH_SECONDS = 5.0  # one fetch, discovery and keys together, however slowly the bytes drip
 MAX_ERROR_CHARS = 200  # of a foreign error's text, for the operator
@@ -57,6 +60,7 @@ class _Held:
     document: bytes = b""
     confirmed_at: float = -math.inf  # monotonic seconds
     attempted_at: float = -math.inf
+    kids_until: float = -math.inf  # monotonic seconds: until then fetches for an unknown `kid` are paid for (GCRA)
     error: str = ""
     fetch: asyncio.Task[None] | None = None
 
@@ -118,7 +122,7 @@ class JwksKeyRing:
 
     async def _attempt(self, held: _Held) -> None:
         """Wait for the fetch under way, or for a new one unless the last began a moment ago."""
-        if held.fetch is None and self._clock.monotonic() - held.attempted_at >= _pause_seconds(held.issuer):
+        if held.fetch is None and _may_fetch(held, self._clock.monotonic()):
             self._begin(held)
         if held.fetch is not None:
             await asyncio.wait({held.fetch})  # a caller that goes away does not take the others' fetch with it
@@ -160,6 +164,17 @@ def _source(issuer: Issuer) -> _Source:
 
 def _pause_seconds(issuer: Issuer) -> float:
     return FILE_SECONDS if issuer.jwks_file is not None else PAUSE_SECONDS
+
+
+def _may_fetch(held: _Held, now: float) -> bool:
+    """Say whether somebody who needs a key may have it fetched now, and count it if so."""
+    since = now - held.attempted_at
+    if held.keys is None or held.error or held.issuer.jwks_file is not None:
+        return since >= _pause_seconds(held.issuer)
+    if since < KID_SECONDS or held.kids_until - now > (KID_BURST - 1) * PAUSE_SECONDS:
+        return False
+    held.kids_until = max(held.kids_until, now) + PAUSE_SECONDS
+    return True
 
 
 def _refresh_seconds(held: _Held) -> float:

@@ -14,6 +14,8 @@ import json
 import logging
 import os
 import stat
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ POLL_SECONDS = 0.5
 _log = logging.getLogger("hip.revocations")
 
 _Facts = tuple[int, int, int, int]  # inode, size, modified, changed
+Tell = Callable[[int], Awaitable[None]]  # hears of every change, with the number of faults that it was rejected for
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,25 @@ class RevocationStatus:
 
     entries: int
     error: str
+    issuers: frozenset[str] = frozenset()  # that the list names
+
+
+async def nobody(findings: int) -> None:
+    """Tell nobody."""
 
 
 class RevocationFile:
     """A watched list behind the `RevocationList` port. One per process."""
 
-    def __init__(self, path: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, path: Path, *, poll_seconds: float = POLL_SECONDS, now: Callable[[], float] = time.time) -> None:
         """Read the list. Raise ConfigError when it is not there or not good: then nothing may start."""
         self._path = path
+        self._now = now
         self._poll_seconds = poll_seconds
         self._error = ""
         self._facts = _facts(path)
-        self._current = Revocations.of(read_revocations(path))
+        self._listed = read_revocations(path)
+        self._current = Revocations.of(self._listed, now())
 
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         """Return why the caller is no longer believed, or None."""
@@ -60,30 +70,35 @@ class RevocationFile:
 
     def status(self) -> RevocationStatus:
         """Return what counts, and what is wrong."""
-        return RevocationStatus(self._current.entries, self._error)
+        return RevocationStatus(self._current.entries, self._error, self._current.issuers)
 
-    async def follow(self, stop: asyncio.Event) -> None:
+    async def follow(self, stop: asyncio.Event, tell: Tell = nobody) -> None:
         """Read the list again after each change, until `stop`."""
         while not stop.is_set():
             # The facts first: a change while the file is read is a change for the next look.
             facts = await asyncio.to_thread(_facts, self._path)
             if facts != self._facts:
                 self._facts = facts
-                await self._reload()
+                await tell(await self._reload())
+            elif self._current.ends_at <= self._now():
+                self._current = await asyncio.to_thread(Revocations.of, self._listed, self._now())
             try:
                 await asyncio.wait_for(stop.wait(), self._poll_seconds)
             except TimeoutError:
                 continue
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> int:
+        """Read the list; return how many faults it has."""
         try:
-            self._current = await asyncio.to_thread(lambda: Revocations.of(read_revocations(self._path)))
+            self._listed = await asyncio.to_thread(read_revocations, self._path)
         except ConfigError as error:
             self._error = str(error)
             _log.error("the revocations were not read again; those before still count\n%s", error)
-        else:
-            self._error = ""
-            _log.info("%d revocations count from now on", self._current.entries)
+            return len(error.findings)
+        self._current = await asyncio.to_thread(Revocations.of, self._listed, self._now())
+        self._error = ""
+        _log.info("%d revocations count from now on", self._current.entries)
+        return 0
 
 
 def read_revocations(path: Path) -> tuple[Revocation, ...]:

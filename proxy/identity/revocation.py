@@ -1,8 +1,9 @@
 """What is no longer believed before its time: tokens, subjects, client certificates, everything issued before a moment.
 
-A list is JSON lines, one revocation each, with `at` (when it was revoked) and an optional `note`:
+A list is JSON lines, one revocation each, with `at` (when it was revoked), an optional `note`, and an optional `until`:
+from then on the line means nothing, because the token or certificate has expired anyway:
 
-    {"at": 1800000000, "issuer": "corp", "jti": "f81d4fae"}
+    {"at": 1800000000, "issuer": "corp", "jti": "f81d4fae", "until": 1800003600}
     {"at": 1800000000, "issuer": "corp", "subject": "alice"}
     {"at": 1800000000, "issuer": "corp", "subject": "alice", "issued_before": 1800000000}
     {"at": 1800000000, "issuer": "corp", "issued_before": 1800000000}
@@ -14,6 +15,7 @@ no fault: two operators may revoke the same thing, and the second must not make 
 Not guaranteed: that an issuer's name is still the policy's; who renames an issuer renames it in the list.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -41,30 +43,38 @@ class Revocation:
     subject: str | None = None
     certificate: str | None = None
     issued_before: int | None = None
+    until: int | None = None
     note: str | None = None
 
     @property
     def same(self) -> tuple[object, ...]:
         """What makes two lines revoke the same."""
-        return self.issuer, self.token_id, self.subject, self.certificate, self.issued_before
+        return self.issuer, self.token_id, self.subject, self.certificate, self.issued_before, self.until
+
+    def over(self, now: float) -> bool:
+        """Say whether it means nothing any more."""
+        return self.until is not None and self.until <= now
 
     def __str__(self) -> str:
         """What it revokes, for people."""
         whose = "" if self.issuer is None else f" of {self.issuer}"
+        until = "" if self.until is None else f" until {self.until}"
         if self.certificate is not None:
-            return f"client certificate {self.certificate}"
+            return f"client certificate {self.certificate}{until}"
         if self.token_id is not None:
-            return f"token {self.token_id}{whose}"
+            return f"token {self.token_id}{whose}{until}"
         tokens = "every token" if self.subject is None else f"tokens of subject {self.subject}"
         before = "" if self.issued_before is None else f" issued before {self.issued_before}"
-        return f"{tokens}{whose}{before}"
+        return f"{tokens}{whose}{before}{until}"
 
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """A list, indexed: a look costs the same however long it is."""
+    """A list, indexed: a look costs the same however long it is. `ends_at` is when the next line means nothing."""
 
     entries: int
+    issuers: frozenset[str]  # that lines name
+    ends_at: float  # UNIX seconds
     tokens: frozenset[_Pair]
     subjects: frozenset[_Pair]
     certificates: frozenset[str]
@@ -72,13 +82,18 @@ class Revocations:
     issuer_moments: Mapping[str, int]
 
     @classmethod
-    def of(cls, listed: Iterable[Revocation]) -> "Revocations":
-        """Index a list; of two moments the later one counts."""
+    def of(cls, listed: Iterable[Revocation], now: float = 0.0) -> "Revocations":
+        """Index what counts at `now`, in UNIX seconds; of two moments the later one counts."""
+        issuers, ends_at = set[str](), math.inf
         entries, tokens, subjects, certificates = 0, set[_Pair](), set[_Pair](), set[str]()
         subject_moments, issuer_moments = dict[_Pair, int](), dict[str, int]()
         for one in listed:
+            if one.over(now):
+                continue
             entries += 1
             issuer = one.issuer or ""
+            issuers.add(issuer)
+            ends_at = min(ends_at, one.until or math.inf)
             if one.certificate is not None:
                 certificates.add(one.certificate)
             elif one.token_id is not None:
@@ -92,6 +107,8 @@ class Revocations:
                 subject_moments[pair] = max(subject_moments.get(pair, 0), one.issued_before)
         return cls(
             entries,
+            frozenset(issuers - {""}),
+            ends_at,
             frozenset(tokens),
             frozenset(subjects),
             frozenset(certificates),
@@ -149,7 +166,7 @@ def parse_revocation(line: bytes) -> Revocation:
         members = decode_object(line)
     except ValueError as exc:
         raise ValueError("not one JSON object with unique names") from exc
-    what = members.keys() - {"at", "note"}
+    what = members.keys() - {"at", "until", "note"}
     if frozenset(what) not in _KINDS:
         known = "; ".join(" + ".join(sorted(kind)) for kind in _KINDS)
         msg = f"these members together revoke nothing: {', '.join(sorted(what)) or 'none'}; known: {known}"
@@ -187,6 +204,7 @@ _TIME = (_is_time, "a whole number of UNIX seconds")
 _FORMS: Mapping[str, tuple[Callable[[object], bool], str]] = MappingProxyType(
     {
         "at": _TIME,
+        "until": _TIME,
         "issuer": _TEXT,
         "jti": _TEXT,
         "subject": _TEXT,

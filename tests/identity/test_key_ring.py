@@ -14,7 +14,15 @@ import trustme
 from issuing import CORP, Hands, bearer, key_set, signer
 from keyserver import KeyServer, answer
 
-from proxy.adapters.keys import FILE_SECONDS, PAUSE_SECONDS, REFRESH_SECONDS, JwksKeyRing, KeyStatus
+from proxy.adapters.keys import (
+    FILE_SECONDS,
+    KID_BURST,
+    KID_SECONDS,
+    PAUSE_SECONDS,
+    REFRESH_SECONDS,
+    JwksKeyRing,
+    KeyStatus,
+)
 from proxy.errors import DependencyFault, Unauthenticated
 from proxy.exchange import Issuer
 from proxy.identity.authenticator import Authenticator
@@ -282,6 +290,33 @@ async def test_flood_of_unknown_kids() -> None:
         its.clock.passed = PAUSE_SECONDS
         await asyncio.gather(*(its.unknown(f"random-{number}") for number in range(500)))
         assert len(server.asked) == 2
+
+
+async def test_keys_that_rotate_again_and_again_are_found_within_a_second() -> None:
+    """A fetch a moment ago is no reason to refuse good tokens for ten seconds."""
+    async with remote() as (server, its):
+        await its.kid()
+        for kid in ("a", "b", "c"):
+            server.answers["/jwks"] = answer(key_set(signer("ES256", kid).jwk()))
+            await its.unknown(kid)
+            its.clock.passed += KID_SECONDS
+            assert await its.kid(kid) == kid
+
+
+async def test_a_lasting_flood_costs_the_issuer_one_fetch_a_pause_and_a_new_key_is_found_all_the_same() -> None:
+    async with remote() as (server, its):
+        await its.kid()
+        server.asked.clear()
+        for step in range(400):  # a hundred seconds
+            its.clock.passed += 0.25
+            await its.unknown(f"random-{step}")
+        assert len(server.asked) == KID_BURST - 1 + 100 / PAUSE_SECONDS
+        server.answers["/jwks"] = answer(key_set(NEW.jwk()))
+        for _ in range(int(PAUSE_SECONDS / 0.25)):
+            its.clock.passed += 0.25
+            with contextlib.suppress(Unauthenticated):
+                await its.kid("random")
+        assert await its.kid("new") == "new"
 
 
 async def test_short_staleness_refreshes_in_time() -> None:

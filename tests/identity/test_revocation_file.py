@@ -250,7 +250,7 @@ def test_revoke_shows_the_list_to_programs(config: Path) -> None:
     code, said = hip(config, "--list", "--json")
     assert code == 0
     (line,) = json.loads(said)
-    assert line.keys() == {"at", "certificate"}
+    assert line.keys() == {"list", "at", "certificate"}
     assert "client certificate AAAA" in hip(config, "--list")[1]
 
 
@@ -268,8 +268,95 @@ def test_revoke_works_while_the_policy_is_broken(config: Path) -> None:
     assert "was not checked" in said
 
 
+def test_revoke_writes_the_file_whatever_is_wrong_with_the_store(config: Path) -> None:
+    with config.open("a") as file:
+        file.write('state: {url: "rediss://127.0.0.1:1/0", ca_file: missing.pem}\n')
+    code, said = hip(config, "--issuer", "corp", "--subject", "alice")
+    assert code == 2
+    assert "shared list: NOT revoked there" in said
+    assert "missing.pem" in said
+    assert len(read_revocations(config.parent / "revoked.jsonl")) == 1
+
+
 def test_revoke_without_a_list_in_the_configuration(config: Path) -> None:
     config.write_text("version: v1\nlisten: {plaintext: allowed}\n")
     code, said = hip(config, "--list")
     assert code == 2
     assert "add the line `revocations: revoked.jsonl`" in said
+
+
+# ── ends, places, names ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_line_ends_by_itself_though_nobody_touches_the_file(path: Path) -> None:
+    path.write_bytes(LINE.replace(b"}", b', "until": 100}'))
+    time = [99.0]
+    file, stop = RevocationFile(path, poll_seconds=POLL, now=lambda: time[0]), asyncio.Event()
+    following = asyncio.create_task(file.follow(stop))
+    assert revoked(file) is Reason.TOKEN_REVOKED
+    time[0] = 100.0
+    await until(lambda: revoked(file) is None)
+    assert file.status().entries == 0
+    stop.set()
+    await following
+
+
+def token(**claims: object) -> str:
+    part = b64(json.dumps({"iss": "https://idp.example.com", "jti": "t7", "exp": 4_000_000_000, **claims}).encode())
+    return f"{b64(json.dumps({'alg': 'ES256', 'kid': 'k'}).encode())}.{part}.{b64(bytes(64))}"
+
+
+def test_revoke_a_token_by_itself(config: Path) -> None:
+    file = config.parent / "token"
+    file.write_text(f"Bearer {token()}\n")
+    assert hip(config, "--token", str(file))[0] == 0
+    (line,) = read_revocations(config.parent / "revoked.jsonl")
+    assert (line.issuer, line.token_id) == ("corp", "t7")
+    assert line.until is not None
+    assert line.until > 4_000_000_000
+
+
+def test_a_token_stays_revoked_for_a_day_whatever_it_says(config: Path) -> None:
+    """Nobody has verified its `exp`."""
+    file = config.parent / "token"
+    file.write_text(token(exp=1))
+    assert hip(config, "--token", str(file))[0] == 0
+    (line,) = read_revocations(config.parent / "revoked.jsonl")
+    assert line.until is not None
+    assert line.until > time.time() + 86_000
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        ("x", (), "no token that we would accept"),
+        (token(jti=1), (), "no token that we would accept"),
+        (token(iss="https://other.example.com"), (), "which is no issuer"),
+        (token(), ("--jti", "t7"), "--token stands in the place"),
+        (token(), ("--until", "2001-01-01T00:00:00Z"), "that is over"),
+    ],
+    ids=["nothing", "no jti", "another issuer", "two ways", "over"],
+)
+def test_revoke_refuses_a_token(config: Path, content: str, words: tuple[str, ...], said: str) -> None:
+    file = config.parent / "token"
+    file.write_text(content)
+    code, output = hip(config, "--token", str(file), *words)
+    assert code == 2
+    assert said in output
+    assert not (config.parent / "revoked.jsonl").exists()
+
+
+def test_undo_leaves_the_file_to_its_owner(config: Path) -> None:
+    alice = ("--issuer", "corp", "--subject", "alice")
+    assert hip(config, *alice, "--undo") == (1, "not on a list: tokens of subject alice of corp\n")
+    hip(config, *alice)
+    code, said = hip(config, *alice, "--undo")
+    assert code == 1
+    assert "still has 1 such lines; delete them there" in said
+
+
+def test_the_list_warns_of_a_name_that_no_issuer_has(config: Path) -> None:
+    (config.parent / "revoked.jsonl").write_bytes(LINE.replace(b"corp", b"crop"))
+    code, said = hip(config, "--list")
+    assert code == 0
+    assert "warning: no issuer of the policy is called `crop`, did you mean `corp`?" in said

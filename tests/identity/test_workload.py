@@ -1,9 +1,11 @@
 """Workloads by client certificate, and Kubernetes service accounts: who calls without a person behind it."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from issuing import AUDIENCE, NOW, Hands, Ring, b64, bearer, call, key_set, signer
+from issuing import AUDIENCE, CORP, NOW, Hands, Ring, b64, bearer, call, key_set, signer
 from msgspec.structs import replace
 
 from proxy.errors import ConfigError, TokenMissing, Unauthenticated
@@ -120,9 +122,8 @@ def compiled(text: str = POLICY) -> Policy:
 
 
 def decide(policy: Policy, principal: Principal) -> Grant | Denial:
-    return authorize(
-        policy, principal, Target(Action.INFER, "iris"), policy.upstreams["main"], "127.0.0.1", now=float(NOW)
-    )
+    server = policy.models["iris"].upstream
+    return authorize(policy, principal, Target(Action.INFER, "iris"), server, "127.0.0.1", now=float(NOW))
 
 
 async def who(policy: Policy, shown: Certificate | None, **facts: object) -> Principal:
@@ -157,6 +158,29 @@ async def test_a_certificate_does_not_stand_in_for_bad_credentials() -> None:
     with pytest.raises(Unauthenticated) as refused:
         await who(policy, certificate(SPIFFE), query="access_token=x")
     assert refused.value.reason is Reason.TOKEN_DUPLICATE
+
+
+CLAIMED = [
+    (b"x-forwarded-client-cert", b"URI=" + SPIFFE.encode()),
+    (b"x-ssl-client-cert", b"-----BEGIN CERTIFICATE-----"),
+    (b"x-client-cert", b"MIIB"),
+    (b"client-cert", b":MIIB:"),  # RFC 9440
+    (b"ssl-client-s-dn", b"CN=scorer"),
+]
+
+
+@pytest.mark.parametrize("header", CLAIMED, ids=[name.decode() for name, _ in CLAIMED])
+async def test_no_header_is_a_certificate(header: tuple[bytes, bytes]) -> None:
+    """Neither for a workload nor for a bound token (RFC 8705): what TLS has not seen is not there."""
+    policy = compiled()
+    authenticator = Authenticator(Ring(), Hands())
+    with pytest.raises(TokenMissing):
+        await authenticator.authenticate(call(header), policy.issuers, policy.digest, policy.workloads)
+    bound = signer().token(claims={"cnf": {"x5t#S256": certificate(SPIFFE).fingerprint}})
+    asked = call((b"authorization", b"Bearer " + bound.encode()), header)
+    with pytest.raises(Unauthenticated) as refused:
+        await authenticator.authenticate(asked, {CORP.issuer: CORP}, "p", policy.workloads)
+    assert refused.value.reason is Reason.CERTIFICATE_MISSING
 
 
 FAULTS: list[tuple[str, str, str, str]] = [
@@ -281,6 +305,32 @@ async def test_tokens_that_are_not_for_us(cluster: Policy, claims: dict[str, obj
     with pytest.raises(Unauthenticated) as refused:
         await cluster_account(cluster, **claims)
     assert refused.value.reason is reason
+
+
+def page() -> Policy:
+    """The policy of docs/programs.md."""
+    text = (Path(__file__).parents[2] / "docs" / "programs.md").read_text()
+    blocks = re.findall(r"^```yaml\n# file: (\d\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return compile_policy({name: content.encode() for name, content in blocks})
+
+
+@pytest.mark.parametrize(
+    ("namespace", "allowed"), [("ml", True), ("play", False)], ids=["its own namespace", "another namespace"]
+)
+async def test_the_page_about_programs_knows_a_projected_token(namespace: str, *, allowed: bool) -> None:
+    """The same account name in another namespace is another role, because the role is `sub`."""
+    policy = page()
+    inside = {"namespace": namespace, "serviceaccount": {"name": "scorer", "uid": "8a1b2c3d"}}
+    subject = f"system:serviceaccount:{namespace}:scorer"
+    account = await cluster_account(policy, sub=subject, **{"kubernetes.io": inside})
+    assert account.roles == {subject}
+    assert isinstance(decide(policy, account), Grant) is allowed
+
+
+async def test_the_page_about_programs_knows_a_certificate() -> None:
+    policy = page()
+    nightly = await who(policy, certificate("spiffe://example.org/ns/batch/sa/nightly"))
+    assert isinstance(decide(policy, nightly), Grant)
 
 
 async def test_the_account_cannot_be_a_workload_too(cluster: Policy) -> None:
