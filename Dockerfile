@@ -20,8 +20,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 RUN tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
  && tools/bin/pip --python /opt/hip/bin/python install --no-deps --no-index wheels/*.whl
-COPY .ci/rootfs.py .
-RUN python3 rootfs.py /opt/hip /rootfs && mkdir /state && mkdir -m 0700 /state/hip
+COPY .ci/rootfs.py .ci/bill.py ./
+RUN python3 rootfs.py /opt/hip /rootfs && python3 bill.py /opt/hip /rootfs && mkdir /state && mkdir -m 0700 /state/hip
 
 FROM scratch
 COPY --from=build /rootfs /

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from proxy.adapters.metrics import Metrics
+from proxy.adapters.worker_metrics import WorkerMetrics
 from proxy.exchange import Action, Mode, Unit
 from proxy.reasons import Reason
 
@@ -27,13 +28,13 @@ OF_PROMETHEUS = {"instance", "job", "worker"}
 
 def _exposed() -> dict[str, set[str]]:
     """Every sample's name, with its own labels."""
-    metrics = Metrics(["oip-v2"])
-    kinds = re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE)
+    metrics, workers = Metrics(["oip-v2"]), WorkerMetrics(2)
     found = {}
-    for name, kind in kinds:
-        collector = metrics._registry._names_to_collectors[name]
-        labels = set(collector._labelnames) | ({"le"} if kind == "histogram" else set())
-        found.update({name + suffix: labels for suffix in SUFFIXES[kind]})
+    for registry, page in ((metrics._registry, metrics.exposition()), (workers._registry, workers.exposition([1]))):
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page.decode(), re.MULTILINE):
+            collector = registry._names_to_collectors[name]
+            labels = set(collector._labelnames) | ({"le"} if kind == "histogram" else set())
+            found.update({name + suffix: labels for suffix in SUFFIXES[kind]})
     return found
 
 

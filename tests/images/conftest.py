@@ -70,6 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("source")
     for name in SOURCE:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    (ROOT / ".cache").mkdir(exist_ok=True)  # wheels and the base image's archive outlive the copy
     (copy / ".cache").symlink_to(ROOT / ".cache")
     return copy
 

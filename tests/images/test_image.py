@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.images.place import PATIENCE, ROOT, UID, Nowhere, command
 
@@ -81,6 +83,20 @@ def test_what_is_installed_is_what_is_locked(files):
     for entry in installed - {f"hardened_inference_proxy-{_version()}"}:
         name, _, version = entry.rpartition("-")
         assert f"\n{name.replace('_', '-').lower()}=={version} " in f"\n{locked.replace('.yaml==', '-yaml==')}", entry
+
+
+def test_the_bill_in_it_names_what_is_in_it(files):
+    """Every installed package, the system's libraries, and a form that CycloneDX's own schema takes."""
+    text = (files / "usr/share/sbom/hip.cdx.json").read_text()
+    bill = json.loads(text)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed = {(part["name"], part["version"]) for part in bill["components"] if part["purl"].startswith("pkg:pypi/")}
+    installed = {path.name.removesuffix(".dist-info") for path in (files / "opt/hip").rglob("*.dist-info")}
+    names = {tuple(re.sub(r"[._](?=[^-]*-)", "-", entry).lower().rsplit("-", 1)) for entry in installed}
+    assert listed == names - {("hardened-inference-proxy", _version())}
+    assert bill["metadata"]["component"]["version"] == _version()
+    systems = {part["name"] for part in bill["components"] if part["purl"].startswith("pkg:deb/")}
+    assert {"libc6", "libpython3.11-minimal", "libssl3", "tzdata"} <= systems
 
 
 def _version() -> str:

@@ -28,7 +28,7 @@ class Workload:
     name: str
     labels: Mapping[str, str]
     pod: Object
-    brought: Mapping[str, str]  # `Secret/hip-tls` -> the overlay's file that it is made of, or nothing
+    brought: frozenset[str]  # `Secret/hip-tls`
     claims: frozenset[str]
     replicas: int | None
 
@@ -66,18 +66,15 @@ class Rendered:
         return found
 
     def settings(self) -> str:
-        """The text of hip.yaml, also where it is a Secret that the platform makes of the overlay's file."""
+        """The text of hip.yaml."""
         found = self.named("ConfigMap", "hip-settings")
-        if found is not None:
-            return str(found["data"]["hip.yaml"])
-        return (OVERLAYS / self.name / self.hip.brought["Secret/hip-settings"]).read_text()
+        assert found
+        return str(found["data"]["hip.yaml"])
 
     def _workloads(self) -> Iterator[Workload]:
         for entry in self.objects:
             spec, meta = entry.get("spec", {}), entry["metadata"]
-            brought = dict(
-                item.partition("=")[::2] for item in meta.get("annotations", {}).get(BROUGHT, "").split(", ") if item
-            )
+            brought = frozenset(filter(None, meta.get("annotations", {}).get(BROUGHT, "").split(", ")))
             if entry["kind"] == "InferenceService":  # KServe labels what it makes
                 labels = {"serving.kserve.io/inferenceservice": meta["name"]}
                 yield Workload(entry["kind"], meta["name"], labels, spec["predictor"], brought, frozenset(), 1)
