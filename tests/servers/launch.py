@@ -7,6 +7,8 @@ has trained, Triton runs the demo's weights in its Python backend, LitServe says
 import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.servers.running import PYTHON, RunningServer, free_ports, run_once, r
 
 MODELS = Path(__file__).parent / "models"
 MODEL = "digits"
+PAGE = Path(__file__).parents[2] / "docs" / "dialects.md"
 
 TRITON_CONFIG = """
 backend: "python"
@@ -29,6 +32,14 @@ output { name: "probabilities" data_type: TYPE_FP32 dims: [10] label_filename: "
 output { name: "logits" data_type: TYPE_FP32 dims: [10] }
 """
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def documented(server: str, program: Path, place: str) -> list[str | Path]:
+    """Return the command that docs/dialects.md says starts a server, with its place in it: what we start is that."""
+    (cell,) = re.findall(rf"^\| {server} \| `[a-z0-9-]+` \| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
+    name, *arguments = shlex.split(cell)
+    assert name == program.name
+    return [program, *(place if argument in {"DIR", "MODEL"} else argument for argument in arguments)]
 
 
 @contextlib.contextmanager
@@ -50,7 +61,7 @@ def mlserver(directory: Path) -> Iterator[RunningServer]:
     }
     (directory / "settings.json").write_text(json.dumps(settings))
     (directory / "model-settings.json").write_text(json.dumps(model))
-    command = [PYTHON.with_name("mlserver"), "start", "."]
+    command = documented("MLServer", PYTHON.with_name("mlserver"), ".")
     with running("mlserver", command, http, f"/v2/models/{MODEL}/ready", directory) as server:
         yield server
 
@@ -74,9 +85,8 @@ def triton(directory: Path) -> Iterator[RunningServer]:
 
     (port,) = free_ports(1)
     command = [
-        carried / "bin" / "tritonserver",
-        *("--model-repository", model.parent, "--backend-directory", backends),
-        *("--http-address", "127.0.0.1", "--http-port", str(port)),
+        *documented("Triton", carried / "bin" / "tritonserver", str(model.parent)),
+        *("--backend-directory", backends, "--http-port", str(port)),
         *("--allow-grpc", "false", "--allow-metrics", "false"),
         *("--model-control-mode", "explicit", "--load-model", MODEL),
     ]
@@ -98,8 +108,8 @@ def mlflow(directory: Path) -> Iterator[RunningServer]:
     run_once([PYTHON, MODELS / "train_for_mlflow.py", directory / "model"])
     (port,) = free_ports(1)
     command = [
-        *(PYTHON.with_name("mlflow"), "models", "serve"),
-        *("-m", "model", "-h", "127.0.0.1", "-p", str(port), "--env-manager", "local"),
+        *documented("MLflow", PYTHON.with_name("mlflow"), "model"),
+        *("-p", str(port), "--env-manager", "local"),
     ]
     with running("mlflow", command, port, "/ping", directory) as server:
         yield server

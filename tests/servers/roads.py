@@ -24,6 +24,10 @@ rules:
     budget: plenty
     output: label
     parameters: classes
+  - id: operators
+    allow: {{roles: [operator], actions: [repository, statistics, config], models: [digits]}}
+    budget: plenty
+    output: label
 """
 
 PROFILES = {

@@ -9,6 +9,7 @@ import pytest
 
 from tests.oracle.scanner import Profile, findings
 from tests.servers.asking import ask
+from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS
 from tests.servers.running import RunningServer
 from tests.servers.through import DECIMALS, Through, ask_through, hip_before, leaks
@@ -86,3 +87,14 @@ def test_health_is_open_and_the_rest_is_closed(through):
         assert http.get("/health").status_code == 200
         for path in ("/info", "/docs", "/openapi.json", "/metrics", "/predict"):
             assert http.get(path).status_code == 404
+
+
+def test_what_init_writes_serves(litserve, tmp_path):
+    """LitServe lists no models and takes any name: the policy's own is `model` until somebody says another."""
+    with hip_init(litserve, tmp_path / "hip") as begun:
+        assert (begun.told["dialect"], begun.told["models"]) == ("openai", {"model": "model"})
+        assert begun.statuses() == ("200", "401")
+    with hip_init(litserve, tmp_path / "named", ["--model", "digits"]) as begun:
+        answer = begun.ask(ASKED["chat"])
+        assert answer.json()["choices"][0]["message"]["content"] == SAID
+        assert begun.ask(ASKED["chat"], token="nonsense").status_code == 401

@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from proxy.demo.digits import load_digits, scaled
 from tests.servers.asking import ask
+from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS, Question
 from tests.servers.roads import PROFILES, open_roads, seen
 from tests.servers.running import RunningServer
@@ -85,6 +86,13 @@ def test_management_is_closed(through, client):
     assert client.is_model_ready("digits", headers=headers), "the model is still there"
 
 
+def test_an_operator_whom_a_rule_names_reloads_a_model(through, client):
+    headers = {"Authorization": f"Bearer {through.token('operator')}"}
+    assert client.get_model_repository_index(headers=headers) == [{"name": "digits", "version": "v1", "state": "READY"}]
+    client.load_model("digits", headers=headers)
+    assert client.is_model_ready("digits", headers={"Authorization": f"Bearer {through.token()}"})
+
+
 @pytest.mark.parametrize("path", ["infer_stream", "generate_stream"])
 @pytest.mark.parametrize("role", ["classifier", "labeller"])
 def test_streams_are_hardened_event_by_event(through, path, role):
@@ -131,3 +139,13 @@ def test_every_answer_has_its_records(through):
     assert (decision["effect"], completion["upstream_status"]) == ("allow", 500)
     assert "ValueError" in completion["upstream_error"]["errors"]
     assert "alice" not in through.hip.journal()
+
+
+def test_what_init_writes_serves(mlserver, tmp_path):
+    with hip_init(mlserver, tmp_path / "hip") as begun:
+        assert (begun.told["dialect"], begun.told["models"]) == ("oip-v2", {"digits": "digits"})
+        assert begun.told["software"].startswith("mlserver 1.")
+        assert begun.statuses() == ("200", "401")
+        infer = QUESTIONS["mlserver"]["infer"]
+        assert begun.ask(infer).json()["outputs"][0]["data"] == [3]
+        assert begun.ask(infer, token="nonsense").status_code == 401

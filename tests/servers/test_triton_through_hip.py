@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from proxy.demo.digits import load_digits, scaled
 from tests.servers.asking import ask
+from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS, Question
 from tests.servers.roads import PROFILES, open_roads, seen
 from tests.servers.running import RunningServer
@@ -172,3 +173,35 @@ def test_management_is_refused_before_the_upstream(through, method, path):
     incident = json.loads(answer.body)["instance"].removeprefix("urn:hip:incident:")
     records = [json.loads(line) for line in through.hip.journal().splitlines() if incident in line]
     assert [(record["type"], record["effect"]) for record in records] == [("decision", "deny")]
+
+
+@pytest.mark.parametrize(
+    ("title", "keys"),
+    [
+        ("repository_index", {"name", "version", "state"}),
+        ("statistics", {"model_stats"}),
+        ("all_statistics", {"model_stats"}),
+        ("config", {"name", "max_batch_size", "input", "output"}),
+    ],
+)
+def test_what_a_rule_opens_is_answered_in_its_own_words(through, title, keys):
+    with through.client(through.token("operator")) as http:
+        answer = ask_through(http, QUESTIONS["triton"][title])
+        assert http.post("/v2/repository/models/digits/load", json={"parameters": {"config": "{}"}}).status_code == 400
+        assert http.get("/v2/docs").status_code == 403
+    found = json.loads(answer.body)
+    assert (answer.status, set(found[0] if isinstance(found, list) else found)) == (200, keys)
+
+
+def test_what_init_writes_serves(triton, tmp_path):
+    """Triton says what its inputs are, so that the first request is one of ours, in the model's own shape."""
+    with hip_init(triton, tmp_path / "hip") as begun:
+        assert (begun.told["dialect"], begun.told["models"]) == ("oip-v2", {"digits": "digits"})
+        assert begun.told["inputs"] == {"digits": ["x: FP32 [-1, 64]"]}
+        assert begun.next(3).endswith("/v2/models/digits/infer")
+        assert begun.statuses() == ("200", "401")
+        infer = QUESTIONS["triton"]["infer"]
+        answer = begun.ask(infer).json()
+        assert all(round(score, 2) == round(score, 6) for output in answer["outputs"] for score in output["data"])
+        assert begun.ask(infer, token="nonsense").status_code == 401
+        assert begun.ask(QUESTIONS["triton"]["repository_index"]).status_code == 403
