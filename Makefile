@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := .venv-servers
+SSLYZE := .venv-sslyze
 BENCH := .venv-bench
 LITELLM := .venv-litellm
 SOURCES := proxy tests benchmarks .ci
@@ -29,6 +30,12 @@ $(SERVERS)/.ready: requirements/servers.txt
 	$(SERVERS)/bin/python -m pip install --quiet --require-hashes --requirement requirements/servers.txt
 	touch $@
 
+# What scans our TLS in the tests, apart for the same reason.
+$(SSLYZE)/.ready: requirements/sslyze.txt
+	$(PYTHON) -m venv $(SSLYZE)
+	$(SSLYZE)/bin/python -m pip install --quiet --require-hashes --requirement requirements/sslyze.txt
+	touch $@
+
 # A certified OpenID provider for the tests; without npm they skip with their reason (in CI they fail).
 IDP := tests/idp/node_modules/.package-lock.json
 $(IDP): tests/idp/package-lock.json
@@ -39,7 +46,7 @@ setup: $(VENV)/.ready ## install the locked environment into .venv
 demo: $(VENV)/.ready ## set everything up and walk through the main job
 	$(BIN)/hip demo $(DEMO)
 
-test: $(VENV)/.ready $(SERVERS)/.ready $(IDP) ## all tests, real model servers and real Valkey included
+test: $(VENV)/.ready $(SERVERS)/.ready $(SSLYZE)/.ready $(IDP) ## all tests, real model servers and real Valkey included
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not slow" --ignore tests/images $(TESTS)
 
 check: $(VENV)/.ready ## format, lint, types, import contracts, security lint, dependency audit
@@ -87,6 +94,12 @@ image: $(VENV)/.ready ## build the container image; says which Debian packages a
 image-test: $(VENV)/.ready ## build the image twice, compare, and run it with everything dropped
 	HIP_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/images
 
+cluster: image ## the sample cluster (two replicas, two models, Valkey, a receiver) on this machine; needs root
+	$(BIN)/python .ci/cluster up
+
+cluster-down: $(VENV)/.ready ## take the sample cluster away
+	$(BIN)/python .ci/cluster down
+
 sbom: $(VENV)/.ready ## write the bill of materials (CycloneDX) into dist/
 	mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json requirements/core.txt
@@ -104,9 +117,10 @@ lock: $(VENV)/.ready ## renew the locked requirements
 	$(BIN)/uv pip compile requirements/bench.in $(LOCK) -o requirements/bench.txt
 	$(BIN)/uv pip compile requirements/litellm.in $(LOCK) -o requirements/litellm.txt
 	$(BIN)/uv pip compile requirements/servers.in $(LOCK) -o requirements/servers.txt
+	$(BIN)/uv pip compile requirements/sslyze.in $(LOCK) -o requirements/sslyze.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(SERVERS) $(BENCH) $(LITELLM) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) $(SSLYZE) $(BENCH) $(LITELLM) tests/idp/node_modules .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test check audit format fuzz bench bench-quick bench-transports bench-defence soak image image-test sbom lock clean
+.PHONY: help setup demo test check audit format fuzz bench bench-quick bench-transports bench-defence soak image image-test cluster cluster-down sbom lock clean

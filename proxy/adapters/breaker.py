@@ -30,6 +30,11 @@ class Breaker:
         """Say whether the upstream counts as down."""
         return self._failures >= FAILURES
 
+    @property
+    def admits(self) -> bool:
+        """Say whether `enter` would let a request try."""
+        return not self.open or not (self._trying or self._closed_at > self._monotonic())
+
     def enter(self) -> None:
         """Let a request try. Raise Overloaded(UPSTREAM_OPEN), with the time to wait, if it may not."""
         if not self.open:

@@ -1,7 +1,7 @@
 """Which client certificates their CA has taken back (RFC 5280 section 5): read, and proven before OpenSSL gets it.
 
 Decides whether a list may be loaded: every part signed by a CA that may issue client certificates here, and in force.
-Not guaranteed: that the list is the newest one; whoever fetches it writes the file. OCSP is not asked.
+Not guaranteed: that the list is the newest one; whoever fetches it writes the file. OCSP is not asked (ADR 0012).
 """
 
 import re

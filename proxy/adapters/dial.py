@@ -81,7 +81,7 @@ async def dial(to: Destination, protocol: Callable[[], P], deadline: float) -> P
             transport, made = await _connect(to, addresses, protocol, deadline)
     except TimeoutError as exc:
         raise httpx.ConnectTimeout("no connection in time") from exc
-    except (OSError, ssl.CertificateError) as exc:
+    except (OSError, ssl.CertificateError, UnicodeError) as exc:  # UnicodeError: a host that is no name
         raise httpx.ConnectError(_why(exc)) from exc
     if to.pin is not None and not hmac.compare_digest(_spki(transport), to.pin.lower()):
         transport.abort()

@@ -45,9 +45,13 @@ class SourceLimit:
             swallow_errors=False,
             in_memory_fallback_enabled=False,
         ).limiter
+        self._seconds = window.seconds
+        self._quiet_from = -math.inf  # monotonic: when the last window ends
 
     def blocked(self, address: str) -> int | None:
         """Return the seconds to wait when the address has failed too often, else None. Counts nothing."""
+        if self._clock.monotonic() >= self._quiet_from:  # as nearly always: nobody has failed of late
+            return None
         key = _key(address)
         if self._engine.test(self._rate, key):
             return None
@@ -56,6 +60,7 @@ class SourceLimit:
 
     def failed(self, address: str) -> None:
         """Count a failed authentication."""
+        self._quiet_from = self._clock.monotonic() + self._seconds
         self._engine.hit(self._rate, _key(address))
 
 

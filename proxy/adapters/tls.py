@@ -9,8 +9,9 @@ Revoked client certificates are those of `client_crl` (`proxy.adapters.crl`); wi
 not see a reload: `distrusts` says which of them should end.
 
 Not guaranteed: that a TLS 1.2 client does not resume by session id within the life of one context, which Python cannot
-switch off (`modern` has no TLS 1.2); and the suites of TLS 1.3 and the groups, which Python cannot choose before 3.15
-(`OPENSSL_CONF` can; `fips` needs that, or the FIPS provider).
+switch off (`modern` has no TLS 1.2); and the groups, which Python cannot choose before 3.15 (`OPENSSL_CONF` can). Nor
+can it choose the suites of TLS 1.3: `fips` prefers AES, and ends a handshake that comes to ChaCha20 all the same.
+That is what the profile promises, and not a validated module: that is the OpenSSL below, with its FIPS provider.
 """
 
 import base64
@@ -54,6 +55,27 @@ _PROFILES = {
     Profile.INTERMEDIATE: (ssl.TLSVersion.TLSv1_2, "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"),
     Profile.FIPS: (ssl.TLSVersion.TLSv1_2, "ECDHE+AESGCM:@SECLEVEL=2"),
 }
+
+
+class _WithoutChaCha20(ssl.SSLObject):
+    """A handshake that ends before its client has seen a byte of it, if the client offers nothing but ChaCha20."""
+
+    def do_handshake(self) -> None:
+        """Look at what was chosen as soon as it is: our first flight is not out yet."""
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            self._look()
+            raise
+        self._look()
+
+    def _look(self) -> None:
+        chosen = self.cipher()
+        if chosen is not None and "CHACHA20" in chosen[0]:
+            msg = f"{chosen[0]} is not in the profile"
+            raise ssl.SSLError(msg)
+
+
 _VERIFY = {
     ClientCertificates.OFF: ssl.CERT_NONE,
     ClientCertificates.OPTIONAL: ssl.CERT_OPTIONAL,
@@ -173,6 +195,8 @@ def server_context(files: TlsFiles, client_certificates: ClientCertificates, pro
         ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE
     )
     context.num_tickets = 0
+    if profile is Profile.FIPS:
+        context.sslobject_class = _WithoutChaCha20
     context.set_alpn_protocols(["http/1.1"])
     _load_pair(context, files)
     if files.client_ca is not None:
@@ -244,8 +268,20 @@ def _leaf(path: Path, now: float) -> tuple[float, str]:
     if not begins <= datetime.fromtimestamp(now, UTC) <= ends:
         message = f"the certificate is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, which is not now"
         raise _config_error(path, message, "renew it, or set this machine's clock")
+    if _must_be_stapled(leaf):
+        message = "the certificate demands a stapled OCSP answer, which we cannot give: clients would refuse it"
+        raise _config_error(path, message, "have it issued without the TLS feature `status_request`")
     fingerprint = base64.urlsafe_b64encode(leaf.fingerprint(hashes.SHA256())).rstrip(b"=").decode("ascii")
     return ends.timestamp(), fingerprint
+
+
+def _must_be_stapled(leaf: x509.Certificate) -> bool:
+    """RFC 7633 section 4.1."""
+    try:
+        wanted = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
+    except x509.ExtensionNotFound:
+        return False
+    return x509.TLSFeatureType.status_request in wanted
 
 
 def _read(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxy.adapters.worker_metrics import Cause, WorkerMetrics
 from proxy.admin import Readiness, admin_app
 from proxy.app.merging import merged_metrics, merged_readiness
 from proxy.app.reading import read_config
@@ -55,6 +56,7 @@ class _Worker:
     pulse: Pulse | None = None
     serves: asyncio.Event = field(default_factory=asyncio.Event)  # or has ended without
     leaving: bool = False
+    hung: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -75,6 +77,7 @@ class Supervisor:
         self._restarting: set[asyncio.Task[None]] = set()
         self._rolling = asyncio.Lock()
         self._ending = False
+        self._counts = WorkerMetrics(settings.workers)
         self.port = int(listening.getsockname()[1])
 
     @property
@@ -87,8 +90,10 @@ class Supervisor:
         return merged_readiness(self._said(), draining=self._ending)
 
     def metrics(self) -> bytes:
-        """Return the metrics of all workers."""
-        return merged_metrics({worker.number: worker.pulse.metrics for worker in self._current() if worker.pulse})
+        """Return the metrics of all workers, and what we count of them."""
+        pages = {worker.number: worker.pulse.metrics for worker in self._current() if worker.pulse}
+        serving = [number for number, said in self._said().items() if said is not None]
+        return merged_metrics(pages) + self._counts.exposition(serving)
 
     async def start(self) -> None:
         """Start one worker, which finds what is wrong with the files; then the others. Raise WorkerFailed."""
@@ -102,6 +107,7 @@ class Supervisor:
             for worker in list(self._workers):
                 if not worker.leaving and worker.pulse and self._loop.time() - worker.heard_at > self._silent_seconds:
                     _log.error("worker %d says nothing any more: ended", worker.number)
+                    worker.hung = True
                     worker.process.kill()
 
     async def roll(self) -> None:
@@ -153,7 +159,9 @@ class Supervisor:
             worker.leaving = True
             with suppress(ProcessLookupError):
                 process.kill()
+            self._counts.ended(number, "start")
             raise WorkerFailed(await process.wait())
+        self._counts.started(number)
         _log.info("worker %d serves, process %d", number, process.pid)
         return worker
 
@@ -176,6 +184,8 @@ class Supervisor:
         if worker.leaving or self._ending or worker.pulse is None:
             return
         _log.error("worker %d, process %d, has ended (%d)", worker.number, worker.process.pid, code)
+        cause: Cause = "hung" if worker.hung else "signal" if code < 0 else "exit"
+        self._counts.ended(worker.number, cause)
         if self._loop.time() - worker.began_at > STEADY_SECONDS:
             self._pauses.pop(worker.number, None)
         task = asyncio.create_task(self._restart(worker.number))

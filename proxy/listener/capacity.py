@@ -4,7 +4,7 @@ One rule: a source may have as many as places are free. Alone it gets half of al
 comes next finds a place, because those who are here can never take them all (dynamic thresholds: Choudhury and Hahne,
 IEEE/ACM Transactions on Networking 6(2), 1998). A source is an address; the admin listener is not counted here.
 
-Not guaranteed: fairness between clients behind one address.
+Not guaranteed: fairness between clients behind one address (`proxy.adapters.places` has it, after authentication).
 """
 
 from collections import Counter

@@ -191,6 +191,7 @@ class Standing:
     proxy: Running
     token: str
     certificates: Minted
+    issuer: DemoIdentityProvider
 
     @property
     def trust(self) -> ssl.SSLContext:
@@ -287,11 +288,12 @@ async def house(
     directory: Path, rules: str, settings: str | None = None, prepare: Callable[[Minted], object] = id
 ) -> AsyncIterator[Standing]:
     """Write the files and serve inside the block. `prepare` may write more, once the certificates are there."""
-    token = identity(directory).token("alice", ["analyst"])
+    issuer = identity(directory)
+    token = issuer.token("alice", ["analyst"])
     certificates = mint(directory / "certs", ["localhost", "127.0.0.1"], ["analyst", "guest"])
     (directory / "policy").mkdir()
     (directory / "policy" / "policy.yaml").write_text(rules)
     (directory / "hip.yaml").write_text(settings if settings is not None else config())
     prepare(certificates)
     async with running(directory / "hip.yaml") as proxy:
-        yield Standing(directory, proxy, token, certificates)
+        yield Standing(directory, proxy, token, certificates, issuer)

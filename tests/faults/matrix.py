@@ -27,7 +27,7 @@ MATRIX = [
     *_part(
         "upstream",
         (
-            "502; after 5 in a row 503 with `Retry-After`, without asking it, for 5 s; `/readyz` warns",
+            "502; after 5 in a row 503 with `Retry-After`, unasked, for 5 s; no budget is spent; `/readyz` warns",
             "faults/test_dependencies.py::test_upstream_down",
         ),
         ("504 at the upstream's `timeout`; counts as down", "faults/test_dependencies.py::test_upstream_breaks"),
@@ -39,6 +39,29 @@ MATRIX = [
         (
             "one request at a time tries; its answer opens the way for all",
             "faults/test_breaker.py::test_then_one_tries_for_all",
+        ),
+    ),
+    *_part(
+        "replica",
+        (
+            "what it had is 502, what could not be connected goes to another; then it is passed over",
+            "faults/test_replicas.py::test_a_killed_replica_loses_what_was_in_flight_and_no_more",
+        ),
+        (
+            "the others, with fewer requests under way, get the next ones",
+            "faults/test_replicas.py::test_the_one_with_the_fewest_requests_under_way_is_asked",
+        ),
+        (
+            "a health check that is not 2xx: passed over; all of them: 503",
+            "faults/test_replicas.py::test_where_nobody_is_well_nobody_is_asked",
+        ),
+        (
+            "no answer to what it was sent: 502, and nobody else is sent it; after 5 in a row passed over",
+            "faults/test_replicas.py::test_a_request_that_was_written_is_not_repeated_and_one_that_was_not_is",
+        ),
+        (
+            "asked again after two good checks",
+            "faults/test_replicas.py::test_who_is_unwell_is_passed_over_and_comes_back",
         ),
     ),
     *_part(

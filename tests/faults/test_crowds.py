@@ -57,3 +57,26 @@ async def test_a_flood_is_counted_and_not_recorded_one_by_one(tmp_path: Path) ->
         assert len(refused) < 10
         counted = sum(int(record["detail"].split("; ")[1].split()[0]) for record in refused if "; " in record["detail"])
         assert len(refused) + counted == 50
+
+
+async def test_one_principal_never_takes_its_addresss_share(tmp_path: Path) -> None:
+    """Eight places, two for each principal: alice's third is refused, on record; bob from her address is served."""
+    limits = config().replace("  drain: 10s", "  drain: 10s\n  limits: {requests: 8, requests_per_principal: 2}")
+    async with model() as server, house(tmp_path, policy(server.url), limits) as standing:
+        server.hold = asyncio.Event()
+        alice, bob = standing.token, standing.issuer.token("bob", ["analyst"])
+        held = [asyncio.create_task(standing.ask()) for _ in range(2)]
+        await under_way(standing, 2)
+        refused = await standing.ask()
+        assert (refused.status, refused.headers[b"retry-after"]) == (503, b"1")
+        standing.token = bob
+        held.append(asyncio.create_task(standing.ask()))
+        await under_way(standing, 3)
+        server.hold.set()
+        assert [(await task).status for task in held] == [200, 200, 200]
+        standing.token = alice
+        assert (await standing.ask()).status == 200
+        assert len(server.bodies) == 4
+        (record,) = [record for record in standing.records("decision") if record["effect"] == "deny"]
+        assert record["reason"] == "overloaded"
+        assert record["actor"]["subject"]

@@ -26,11 +26,16 @@ def problem(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"),
-    [(Fault.BLACKHOLE, 504), (Fault.TRICKLE, 504), (Fault.CORRUPT, 502), (Fault.RESET, 502)],
+    ("fault", "status", "reason"),
+    [
+        (Fault.BLACKHOLE, 504, "upstream_timeout"),
+        (Fault.TRICKLE, 504, "upstream_timeout"),
+        (Fault.CORRUPT, 502, "upstream_protocol"),
+        (Fault.RESET, 502, "upstream_unreachable"),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
-async def test_upstream_breaks(fault: Fault, status: int, tmp_path: Path) -> None:
+async def test_upstream_breaks(fault: Fault, status: int, reason: str, tmp_path: Path) -> None:
     async with model() as server, relay(server.port) as wire:
         rules = policy(f"http://127.0.0.1:{wire.port}", timeout="1s")
         async with house(tmp_path, rules) as standing:
@@ -41,6 +46,7 @@ async def test_upstream_breaks(fault: Fault, status: int, tmp_path: Path) -> Non
             problem(answer)
             wire.fault = Fault.NONE
             assert (await standing.ask()).status == 200
+            assert [record["reason"] for record in standing.records("completion")] == ["allowed", reason, "allowed"]
             assert standing.proxy.house.readiness().ready
 
 

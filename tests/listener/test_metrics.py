@@ -41,6 +41,17 @@ def page(metrics: Metrics) -> list[str]:
     return metrics.exposition().decode().splitlines()
 
 
+def test_the_journals_place_never_goes_back() -> None:
+    """A request's second record may stand in another stream than its first, or nowhere."""
+    metrics, story = Metrics(["oip-v2"]), exchange()
+    metrics.finished(story, Position("a", 9, ""), Position("a", 10, ""))
+    metrics.finished(story, Position("a", 3, ""), Position("b", 1, ""))
+    metrics.finished(story, Position("b", 0, ""), None)
+    lines = page(metrics)
+    assert 'hip_journal_sequence{stream="a"} 10.0' in lines
+    assert 'hip_journal_sequence{stream="b"} 1.0' in lines
+
+
 def test_an_allowed_request() -> None:
     metrics, story = Metrics(["oip-v2"]), exchange()
     story.charge = Charge("a", BUDGET, Cost(rows=3), (), 1)
@@ -54,7 +65,7 @@ def test_an_allowed_request() -> None:
     assert 'hip_request_seconds_bucket{le="0.005"} 2.0' in lines
     assert 'hip_upstream_seconds_bucket{le="0.0025"} 0.0' in lines
     assert "hip_journal_records_total 4.0" in lines
-    assert "hip_journal_sequence 10.0" in lines
+    assert 'hip_journal_sequence{stream="s"} 10.0' in lines
     assert not any("_created" in line for line in lines)
 
 

@@ -136,6 +136,20 @@ def test_weak_keys_are_refused(tmp_path: Path, minted: Minted) -> None:
         load(minted, certificate=certificate, key=key, now=time.time())
 
 
+def test_a_certificate_that_demands_stapling_is_refused(tmp_path: Path, minted: Minted) -> None:
+    """RFC 7633: clients would end every handshake, since Python cannot staple (ADR 0012)."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl command")
+    key, certificate = tmp_path / "staple.key", tmp_path / "staple.crt"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-days", "3"]
+    command += ["-addext", "tlsfeature=status_request", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    key.chmod(0o600)
+    with pytest.raises(ConfigError, match="demands a stapled OCSP answer"):
+        load(minted, certificate=certificate, key=key, now=time.time())
+
+
 @pytest.mark.parametrize("clients", [ClientCertificates.OPTIONAL, ClientCertificates.REQUIRED])
 def test_client_certificates_need_a_ca(clients: ClientCertificates, minted: Minted) -> None:
     with pytest.raises(ConfigError, match="no CA may issue them"):

@@ -41,6 +41,7 @@ def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
 
 WRONG = [
     ("state: {url: 'valkey://a', ca_file: ca.pem}", "a CA for a store that is not asked over TLS"),
+    ("state: {url: 'valkey://u:p@a', password_file: p}", "a second password"),
     ("workers: 0", "`workers` must be at least 1"),
     ("workers: 65\nstate: {url: 'valkey://a'}", "`workers` must be at most 64"),
     ("workers: 2", "2 workers without `state`"),

@@ -211,6 +211,7 @@ async def test_a_worker_that_hangs_is_ended_and_started_again(tmp_path: Path, va
             while hung in supervisor.pids or supervisor.readiness().checks["workers"].health != "ok":
                 await asyncio.sleep(0.05)
         assert len(before & set(supervisor.pids)) == 1
+        assert len(re.findall(rb'hip_worker_ends_total\{cause="hung",worker="\d"\} 1.0', supervisor.metrics())) == 1
         watching.cancel()
         await supervisor.end()
         assert supervisor.pids == ()
