@@ -13,6 +13,7 @@ from proxy.documents.quantities import Bytes, Rate, Seconds
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Unit, Window
 
+MIN_RECORDINGS = 16 << 20  # bytes: one window of one model's inputs
 _TLS_STORES = ("rediss://", "valkeys://")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -48,6 +49,8 @@ class Limits(Closed):
     """Connections from one address."""
     requests: Annotated[int, Field(ge=2)] = 512
     """Requests under way; one address may have as many as places are still free, so at most half."""
+    requests_per_principal: Annotated[int, Field(ge=1)] | None = None
+    """Requests under way of one principal. Absent: as many as its address may have."""
 
 
 class Listen(Closed):
@@ -87,12 +90,22 @@ class Audit(Closed):
     `sync`: on stable storage before the request goes on. `group`: with the kernel, which survives our own death, and
     on storage a moment later. `async`: buffered; the last moment is lost when we die.
     """
+    failure: Literal["deny", "open"] = "deny"
+    """What becomes of a request whose record cannot be written.
+
+    `deny`: refused with 503. `open`: it passes WITHOUT A RECORD; counted, alarmed, and on record as a gap afterwards.
+    """
     retention: Literal["eu-ai-act", "pci", "hipaa", "forever"] = "eu-ai-act"
     """How long records are kept: 184 days, 365 days, 2190 days, or for ever. Deletions are on record."""
     encrypt_to: str | None = None
     """PEM file of an X25519 or RSA public key: requests' records are encrypted to it, and we cannot read them."""
     heads: str | None = None
-    """File on other storage to which signed heads are repeated: shows that a journal was rolled back."""
+    """Where signed heads are repeated, to show that a journal was rolled back.
+
+    A file on other storage; or a syslog collector: syslog+tls://HOST:PORT, or syslog+tcp://HOST:PORT without TLS.
+    """
+    heads_ca_file: str | None = None
+    """PEM file: the CA of the collector's certificate, instead of the system's."""
 
 
 class Telemetry(Closed):
@@ -109,8 +122,18 @@ class State(Closed):
 
     url: str
     """valkey://, redis:// or rediss:// (TLS); user and password may stand in it."""
+    password_file: str | None = None
+    """File whose only line is the password, as a Kubernetes Secret mounts it. Read again for every new connection."""
     ca_file: str | None = None
     """PEM file: the CA of the store's certificate, instead of the system's."""
+
+
+class Recordings(Closed):
+    """Where recorded inputs lie, if a policy says `record_inputs`. They are sealed to the policy's key."""
+
+    directory: str = "recordings"
+    at_most: Bytes = 1 << 30
+    """All of them; above it the oldest are deleted."""
 
 
 class PolicySignature(Closed):
@@ -135,7 +158,12 @@ class Settings(Closed):
     audit: Audit = Audit()
     telemetry: Telemetry = Telemetry()
     revocations: str | None = None
-    """File of revoked tokens, subjects and certificates, one JSON object a line; `hip revoke` writes it."""
+    """File of revoked tokens, subjects and certificates, one JSON object a line; `hip revoke` writes it.
+
+    With `state`, it writes the list that workers and replicas share, too; then the file may be left out.
+    """
+    recordings: Recordings | None = None
+    """Absent: no policy may say `record_inputs`."""
     state: State | None = None
     """Absent: budgets live in this process's memory."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -177,13 +205,25 @@ def _contradictions(document: Document, settings: Settings) -> Iterator[Finding]
     if settings.state and settings.state.ca_file is not None and not settings.state.url.startswith(_TLS_STORES):
         hint = "write rediss:// or valkeys://, or leave `ca_file` out"
         yield document.finding(("state", "ca_file"), "a CA for a store that is not asked over TLS", hint)
+    if settings.state and settings.state.password_file is not None and _has_password(settings.state.url):
+        hint = "leave the password out of the URL; the user stays there"
+        yield document.finding(("state", "password_file"), "a second password: `url` has one too", hint)
     if settings.workers > 1 and settings.state is None:
         yield document.finding(
             ("workers",),
             f"{settings.workers} workers without `state`: each would count every budget on its own",
             "name a Valkey or Redis that they share, or serve with one",
         )
+    if settings.recordings and settings.recordings.at_most < MIN_RECORDINGS:
+        yield document.finding(
+            ("recordings", "at_most"), "must be at least 16MiB", "it is for weeks of inputs", value=True
+        )
     if settings.failed_authentications.unit is not Unit.REQUESTS:
         yield document.finding(
             ("failed_authentications",), "must be in requests", "like `30 requests/minute`", value=True
         )
+
+
+def _has_password(url: str) -> bool:
+    userinfo, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    return bool(at) and ":" in userinfo

@@ -7,6 +7,7 @@ its reader, and ends when its reader leaves.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from proxy.errors import BodyTooLarge, Malformed, RequestError
@@ -92,13 +93,18 @@ async def _stream(start: Message, body: AsyncGenerator[bytes, None], receive: Re
     """Send a stream until it ends or nobody reads it any more; then close it, so that its upstream ends too."""
     flowing = asyncio.ensure_future(_flow(start, body, send))
     gone = asyncio.ensure_future(_hang_up(receive))
+    why = Reason.CLIENT_GONE
     try:
         await asyncio.wait({flowing, gone}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:  # by the listener, which has drained long enough
+        why = Reason.SHUTTING_DOWN
+        raise
     finally:
         for task in (flowing, gone):
-            task.cancel()
+            task.cancel(why)
         await asyncio.gather(flowing, gone, return_exceptions=True)
-        await body.aclose()
+        with suppress(asyncio.CancelledError):  # ours
+            await body.athrow(asyncio.CancelledError(why))
     if not flowing.cancelled():
         flowing.result()
 

@@ -55,6 +55,7 @@ class RequestError(HipError):
     """A request that will not get the answer it asked for. `detail` is for the audit trail only."""
 
     default = Reason.INTERNAL
+    unsent = False  # whether the upstream is known to have got nothing of the request: then its charge is given back
 
     def __init__(self, reason: Reason | None = None, detail: str = "") -> None:
         super().__init__(reason or self.default, detail)
@@ -79,9 +80,13 @@ class UnknownRoute(Refusal):
 
 
 class MethodNotAllowed(Refusal):
-    """A path we know with a method it does not have."""
+    """A path we know with a method it does not have. `allowed` are those that it has (RFC 9110 section 15.5.6)."""
 
     default = Reason.METHOD_NOT_ALLOWED
+
+    def __init__(self, reason: Reason | None = None, detail: str = "", allowed: Sequence[str] = ()) -> None:
+        super().__init__(reason, detail)
+        self.allowed = tuple(allowed)
 
 
 class BodyTooLarge(Refusal):
@@ -206,6 +211,7 @@ class Overloaded(Fault):
     def __init__(self, reason: Reason | None = None, detail: str = "", retry_after: int = 1) -> None:
         super().__init__(reason, detail)
         self.retry_after = retry_after
+        self.unsent = self.reason is Reason.UPSTREAM_OPEN
 
 
 class ProxyLoop(Fault):

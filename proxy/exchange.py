@@ -4,8 +4,8 @@ Frozen values, no behaviour beyond what a word means. In the order of the reques
 principal, grant, charge, verdict, cleared, reply, answer; `Exchange` collects them for the auditor.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -118,8 +118,27 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How a replica is asked whether it is well. Times in seconds."""
+
+    path: str  # asked with GET, behind the replica's base path; 2xx is well
+    every: float
+    timeout: float
+    down_after: int  # failures in a row
+    up_after: int  # successes in a row
+
+    def __str__(self) -> str:
+        turns = f"down after {self.down_after}, up after {self.up_after}"
+        return f"GET {self.path} every {self.every:g} s, at most {self.timeout:g} s, {turns}"
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
-    """A model server. `base_path` is prepended to the authorised path; sizes in bytes, times in seconds."""
+    """A model server. `base_path` is prepended to the authorised path; sizes in bytes, times in seconds.
+
+    Where it has `replicas`, each of them is an upstream of its own that requests are shared among, and what this one
+    says of its address is the first replica's.
+    """
 
     name: str
     scheme: str
@@ -136,6 +155,20 @@ class Upstream:
     client_key_file: str | None = None  # … and its key; both or neither
     spki_sha256: str | None = None  # https: hexadecimal digest of the one public key that may answer
     form: Form | None = None  # of the dialect `generic`, and of no other
+    # An upstream is looked up by its hash for every request, and what stands above tells two apart.
+    public_host: str | None = field(default=None, hash=False)  # the only host under which callers reach it, lower case
+    prefix: str = field(default="", hash=False)  # of the callers' paths, which the server does not see: `/iris`
+    replicas: "tuple[Upstream, ...]" = field(default=(), hash=False)
+    health: HealthCheck | None = field(default=None, hash=False)  # of each replica
+
+    @property
+    def address(self) -> str:
+        """Where it is, as records, metrics and operators name a replica: `10.0.0.7:8000`, with its base path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}{self.base_path}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
 
 
 # ── 2 authenticate ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -374,6 +407,7 @@ class Grant(Word, frozen=True):
     policy: str  # digest
     shadow: tuple[str, ...] = ()  # rules in shadow that would have decided otherwise
     parameters: Parameters = msgspec.field(default_factory=lambda: NO_PARAMETERS)
+    terms: tuple[str, ...] = ()  # the same in words, where the policy says something else than the dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,15 +473,23 @@ class Exhausted(Word, frozen=True):
 # ── 5 inspect ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of a request, one a row. They are read when a detector asks for them, and cost nothing before."""
+
+    read: Callable[[], Sequence[bytes]]  # raises Malformed(SCHEMA_MISMATCH) where there is more than text
+
+
 class Query(Word, frozen=True):
     """A request body, read once by its dialect. `features` is None where there is nothing for a detector."""
 
     cost: Cost
     body: bytes  # what will be forwarded
     headers: Headers  # what the dialect forwards beside it
-    features: Features | None = None
+    features: Features | Texts | None = None
     id: str | None = None  # the caller's own name for the request, which the answer may repeat
     alternatives: int | None = None  # scores beside each word of a text; None: no scores, also if some come
+    prose: bool = False  # the strings of the answer are text, whatever numbers they hold
 
 
 class Score(Word, frozen=True):
@@ -458,6 +500,7 @@ class Score(Word, frozen=True):
     statistic: float
     threshold: float
     row: int
+    rows: int = 1  # that were judged
 
     @property
     def suspicious(self) -> bool:
@@ -529,6 +572,7 @@ class Reply(Word, frozen=True):
     status: int
     headers: Headers
     body: bytes
+    replica: str | None = None  # the address of who answered; None: the upstream has no replicas
 
     def value(self, name: bytes) -> bytes | None:
         """Return the only value of a header; several differing values count as none."""
@@ -543,6 +587,7 @@ class Streamed:
     status: int
     headers: Headers
     pieces: AsyncIterator[bytes]
+    replica: str | None = None  # as in `Reply`
 
 
 class Hardened(Word, frozen=True):
@@ -586,6 +631,8 @@ class Exchange:
     query: Query | None = None
     charge: Charge | None = None
     exhausted: Exhausted | None = None
+    given_back: bool = False  # the whole charge: nothing was sent
+    settled: Cost | None = None  # what the charge became; None: the estimate stands
     score: Score | None = None
     finding: SequenceFinding | None = None
     verdict: Verdict | None = None

@@ -66,7 +66,8 @@ from proxy.exchange import (
 from proxy.identity.authenticator import Authenticator
 from proxy.policy.decide import authorize
 from proxy.policy.model import Policy
-from proxy.ports import Clock, Detector, Ledger, Observer, Sequences, Sources, Trail, UpstreamClient
+from proxy.policy.route import Place, Routes, nowhere
+from proxy.ports import Clock, Detector, Ledger, Observer, Places, Sequences, Sources, Trail, UpstreamClient
 from proxy.problem import public_answer
 from proxy.reasons import Reason
 from proxy.record import Position
@@ -79,7 +80,7 @@ class Snapshot:
     """A policy with everything that was loaded for it. A request sees one snapshot, whatever is reloaded meanwhile."""
 
     policy: Policy
-    dialects: tuple[Dialect, ...]
+    routes: Routes
     detectors: Mapping[str, Detector]
     golden: Mapping[str, Golden] = field(default_factory=dict)  # the baselines of the probes, by their digests
 
@@ -101,6 +102,7 @@ class World:
     new_id: Callable[[], str]  # 32 random hexadecimal digits: event, incident and trace id in one
     via: bytes  # how we sign the Via header, and know our own loop
     quarantined: Collection[str] = frozenset()  # the models that are closed now
+    places: Places | None = None  # None: a principal may have as many requests under way as its address
 
 
 class Gateway:
@@ -130,10 +132,11 @@ class Gateway:
 
     async def _walk(self, snapshot: Snapshot, call: Call, story: Exchange) -> Answer:
         policy = snapshot.policy
-        dialect, target = self._classify(snapshot, call, story)  # 1
+        place, dialect, target, upstream = self._classify(snapshot, call, story)  # 1
         principal = await self._authenticate(policy, call, story)  # 2
         body = await call.read_body() if target.complete else None  # names the model; an upload before 2 is not read
-        target, upstream = self._locate(policy, dialect, target, body, story)
+        if upstream is None:
+            target, upstream = self._locate(place, dialect, target, body, story)
         grant = self._authorize(policy, principal, target, upstream, story)  # 3
         target, body = grant.target, await call.read_body() if body is None else body
         query = story.query = dialect.read(target, call.headers, body, grant.parameters)
@@ -144,36 +147,37 @@ class Gateway:
             return await self._stream(dialect, cleared, story)  # 6, then 7 and 8 piece by piece
         reply = await self._forward(cleared, story)  # 6
         shown = dialect.harden(target, query, plain(reply, upstream.max_reply_bytes), cleared.output)  # 7
-        await self._settle(charge, shown.cost)
+        await self._settle(charge, shown.cost, story)
         return Answer(200, (*shown.headers, *rate_limit_headers(charge)), shown.body)
 
     # ── 1 classify ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _classify(self, snapshot: Snapshot, call: Call, story: Exchange) -> tuple[Dialect, Target]:
-        """Name the action and the model, as far as the path says them; what nobody names does not exist."""
+    def _classify(
+        self, snapshot: Snapshot, call: Call, story: Exchange
+    ) -> tuple[Place, Dialect, Target, Upstream | None]:
+        """Name the action and the model, as far as host and path say them; what nobody names does not exist."""
         if any(self._world.via in value for value in call.values(b"via")):
             raise ProxyLoop
-        for dialect in snapshot.dialects:
-            target = dialect.classify(call.method, call.path, call.query)
-            if target is None:
-                continue
-            story.dialect, story.target = dialect.name, target
-            if target.complete is not None or locate(snapshot.policy, dialect, target) is not None:
-                return dialect, target
-        if story.target is None:
+        place = snapshot.routes.find(call.headers, call.path)
+        named = None if place is None else place.name(call.method, call.path, call.query)
+        if place is None or named is None:
             raise UnknownRoute
-        raise _nowhere(story.target)
+        dialect, target, upstream = named
+        story.dialect, story.target = dialect.name, target
+        if upstream is None and target.complete is None:
+            raise nowhere(target)
+        return place, dialect, target, upstream
 
     @staticmethod
     def _locate(
-        policy: Policy, dialect: Dialect, target: Target, body: bytes | None, story: Exchange
+        place: Place, dialect: Dialect, target: Target, body: bytes | None, story: Exchange
     ) -> tuple[Target, Upstream]:
         """Complete the target with what its body says, and name the upstream."""
         if target.complete is not None and body is not None:
             target = story.target = target.complete(target, body)
-        found = locate(policy, dialect, target)
+        found = place.locate(dialect, target)
         if found is None:
-            raise _nowhere(target)
+            raise nowhere(target)
         story.target = found[0]
         return found
 
@@ -191,6 +195,9 @@ class Gateway:
         except Unauthenticated:
             self._world.sources.failed(call.peer.address)
             raise
+        places = self._world.places
+        if places is not None and not places.take(story.event, story.principal.account):
+            raise Overloaded(detail="requests of this principal under way above the limit")
         return story.principal
 
     # ── 3 authorize ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,11 +232,18 @@ class Gateway:
         story.charge = outcome
         return outcome
 
-    async def _settle(self, charge: Charge, actual: Cost | None) -> None:
+    async def _settle(self, charge: Charge, actual: Cost | None, story: Exchange) -> None:
         """Correct an estimate after the fact. A ledger that is away keeps the estimate: nothing becomes cheaper."""
         if actual is not None and actual != charge.cost:
             with suppress(DependencyFault):
                 await self._world.ledger.settle(charge, actual)
+                story.settled = actual
+
+    async def _give_back(self, charge: Charge, story: Exchange) -> None:
+        """Undo a charge for which nothing was sent: the model was not asked, and who waits for it pays nothing."""
+        with suppress(DependencyFault):
+            await self._world.ledger.settle(charge, _NOTHING)
+            story.given_back = True
 
     # ── 5 inspect ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +292,10 @@ class Gateway:
         begun = self._world.clock.monotonic()
         try:
             story.reply = await self._world.upstreams.send(cleared.grant.upstream, outbound)
+        except RequestError as error:
+            if error.unsent:
+                await self._give_back(cleared.charge, story)
+            raise
         finally:
             story.upstream_seconds = self._world.clock.monotonic() - begun
         return _accepted(story.reply)
@@ -293,7 +311,8 @@ class Gateway:
             (b"via", b"1.1 " + world.via),
             (b"traceparent", f"00-{story.trace_id}-{client_span_id(story.trace_id)}-01".encode()),
         )
-        target = f"{call.path}?{call.query}" if call.query else call.path
+        path = call.path[len(cleared.grant.upstream.prefix) :]
+        target = f"{path}?{call.query}" if call.query else path
         story.forwarded = world.clock.now()
         return Outbound(call.method, target, headers, cleared.query.body)
 
@@ -307,11 +326,15 @@ class Gateway:
         async with AsyncExitStack() as stack:
             try:
                 streamed = await stack.enter_async_context(self._world.upstreams.stream(grant.upstream, outbound))
+            except RequestError as error:
+                if error.unsent:
+                    await self._give_back(cleared.charge, story)
+                raise
             finally:
                 story.upstream_seconds = self._world.clock.monotonic() - begun
             fine = 200 <= streamed.status < 300
             words = b"" if fine else b"".join([piece async for piece in streamed.pieces])
-            story.reply = Reply(streamed.status, streamed.headers, words)
+            story.reply = Reply(streamed.status, streamed.headers, words, streamed.replica)
             hardener = dialect.stream(grant.target, cleared.query, _accepted(story.reply), cleared.output)
             opened = stack.pop_all()
         flow = self._flow(streamed, hardener, cleared.charge, story, opened)
@@ -339,11 +362,11 @@ class Gateway:
         except Exception as exc:
             story.reason, story.detail = Reason.INTERNAL, f"{type(exc).__name__} in a stream"
             raise InternalFault(detail=story.detail) from exc
-        except BaseException:  # closed or cancelled: nobody reads it any more
-            story.reason = Reason.CLIENT_GONE
+        except BaseException as exc:  # closed or cancelled: nobody reads it any more
+            story.reason = Reason.SHUTTING_DOWN if exc.args == (Reason.SHUTTING_DOWN,) else Reason.CLIENT_GONE
             raise
         finally:
-            await self._settle(charge, hardener.cost)
+            await self._settle(charge, hardener.cost, story)
             concluded = await self._conclude(story, Answer(200, (), b""))
         if concluded.status != 200:
             raise DependencyFault(Reason.AUDIT_UNWRITABLE)
@@ -362,29 +385,12 @@ class Gateway:
         except DependencyFault as error:
             answer = _problem(story, error)
             story.status = answer.status
+        finally:
+            if self._world.places is not None:
+                self._world.places.leave(story.event)
         for observer in self._world.observers:
             observer.finished(story, story.decision_record, completed)
         return answer
-
-
-def locate(policy: Policy, dialect: Dialect, target: Target) -> tuple[Target, Upstream] | None:
-    """Return the target in the policy's words, and its server; None: the policy has no such model or server."""
-    if target.sole:
-        only = [model.name for model in policy.models.values() if model.upstream.dialect == dialect.name]
-        target = replace(target, model=only[0] if len(only) == 1 else "")
-    if target.model is None:
-        served = [upstream for upstream in policy.upstreams.values() if upstream.dialect == dialect.name]
-        return (target, served[0]) if len(served) == 1 else None
-    model = policy.models.get(target.model)
-    if model is None or model.upstream.dialect != dialect.name:
-        return None
-    return replace(target, served_as=model.served_as) if model.served_as else target, model.upstream
-
-
-def _nowhere(target: Target) -> UnknownRoute:
-    if target.model is None and not target.sole:
-        return UnknownRoute(detail="a server-wide path, and not exactly one upstream of this dialect")
-    return UnknownRoute(Reason.UNKNOWN_MODEL)
 
 
 def _accepted(reply: Reply) -> Reply:
@@ -393,6 +399,7 @@ def _accepted(reply: Reply) -> Reply:
     raise _UPSTREAM_ERRORS.get(reply.status, UpstreamFault)(_UPSTREAM_REASONS.get(reply.status))
 
 
+_NOTHING = Cost(requests=0)  # what a request costs that was never sent
 _JUDGED = frozenset({Action.INFER, Action.STREAM})  # the actions whose input a detector sees
 
 _UPSTREAM_ERRORS: Mapping[int, type[RequestError]] = {

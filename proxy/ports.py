@@ -23,6 +23,7 @@ from proxy.exchange import (
     SequenceUse,
     Sightings,
     Streamed,
+    Texts,
     Upstream,
 )
 from proxy.reasons import Reason
@@ -103,6 +104,18 @@ class Sources(Protocol):
         ...
 
 
+class Places(Protocol):
+    """How many requests one account may have under way at once."""
+
+    def take(self, event: str, account: str) -> bool:
+        """Give a request a place, if the account has one left."""
+        ...
+
+    def leave(self, event: str) -> None:
+        """Free the place of a request, if it has one."""
+        ...
+
+
 class Ledger(Protocol):
     """Who has spent how much."""
 
@@ -120,18 +133,18 @@ class Detector(Protocol):
 
     @property
     def features(self) -> int:
-        """How many numbers a row has."""
+        """How many numbers a row has; 0: it judges texts."""
         ...
 
-    async def judge(self, rows: Features) -> Score:
+    async def judge(self, rows: Features | Texts) -> Score:
         """Return the strangest row's score. The loop does not wait for a large batch.
 
-        Raise Malformed(SCHEMA_MISMATCH) for a wrong width or a number that is not finite, and
+        Raise Malformed(SCHEMA_MISMATCH) for a wrong width, a number that is not finite, or the other kind of row, and
         DependencyFault(DETECTOR_FAILED) when the detector itself fails.
         """
         ...
 
-    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
         """Do as `judge`, and return what query sequences need of every row."""
         ...
 

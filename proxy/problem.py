@@ -6,7 +6,7 @@ The caller is told the type's title and status; the reason and the detail stay w
 import json
 from collections.abc import Sequence
 
-from proxy.errors import BudgetExhausted, Overloaded, RequestError, public_face
+from proxy.errors import BudgetExhausted, MethodNotAllowed, Overloaded, RequestError, public_face
 from proxy.exchange import Answer, Headers, Scheme
 from proxy.identity.challenge import www_authenticate
 
@@ -22,6 +22,8 @@ def public_answer(
     headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/problem+json"), *extra]
     if (challenge := www_authenticate(error, schemes=schemes)) is not None:
         headers.append((b"www-authenticate", challenge))
+    if isinstance(error, MethodNotAllowed) and error.allowed:
+        headers.append((b"allow", ", ".join(error.allowed).encode("ascii")))  # RFC 9110 section 10.2.1
     if isinstance(error, BudgetExhausted | Overloaded):
         headers.append((b"retry-after", b"%d" % error.retry_after))
     body = {

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     CERTIFICATE_UNKNOWN = "certificate_unknown"  # no workload of the policy has this certificate's name
     CERTIFICATE_REVOKED = "certificate_revoked"
     PROOFS_UNAVAILABLE = "proofs_unavailable"  # whether a DPoP proof was seen before cannot be known
+    REVOCATIONS_UNAVAILABLE = "revocations_unavailable"  # whether the caller is revoked cannot be known
     KEYS_UNAVAILABLE = "keys_unavailable"  # the issuer's keys could not be had, or are too old
 
     # 3 authorize.
@@ -66,6 +67,7 @@ class Reason(StrEnum):
     ANOMALOUS_INPUT = "anomalous_input"
     SUSPICIOUS_SEQUENCE = "suspicious_sequence"
     DETECTOR_FAILED = "detector_failed"
+    SEQUENCES_UNAVAILABLE = "sequences_unavailable"  # what the caller asked before, on any worker, cannot be known
     MODEL_QUARANTINED = "model_quarantined"  # its golden inputs are answered otherwise than they should be
 
     # 6 forward, 7 harden.

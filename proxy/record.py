@@ -2,7 +2,7 @@
 
 A refused request is one `decision`; an allowed one is a `decision` written before it is forwarded and a `completion`
 written before the answer leaves, with the same `event` id. Never in a record: tokens, inputs, outputs, exception
-text. What identifies a person or a machine is a keyed hash. Field by field: docs/audit.md.
+text. What identifies a person or a machine is a keyed hash. Field by field: docs/audit-reference.md.
 """
 
 from typing import Literal
@@ -41,13 +41,14 @@ class Source(Closed, frozen=True):
 
 
 class Obligations(Closed, frozen=True):
-    """How exactly the answer may speak, and whether MFA was asked for."""
+    """How exactly the answer may speak, whether MFA was asked for, what may be asked for beside the input."""
 
     output: str
     decimals: int | None = None
     top_k: int | None = None
     label_only: bool = False
     mfa: bool = True
+    parameters: tuple[str, ...] = ()  # of the request, in words; empty: what the dialect holds safe
 
 
 class Spent(Closed, frozen=True):
@@ -92,6 +93,7 @@ class Judged(Closed, frozen=True):
     row: int
     verdict: JudgedAs  # about the row
     sequence: Sequence | None = None
+    rows: int = 1  # that were judged
 
 
 class UpstreamError(Closed, frozen=True):
@@ -143,10 +145,13 @@ class Completion(Event, tag="completion", frozen=True, kw_only=True):
     status: int
     applied: Obligations | None = None
     upstream: str | None = None
+    upstream_replica: str | None = None  # the address of the replica that answered, where there are several
     upstream_status: int | None = None
     upstream_ms: float | None = None
     upstream_error: UpstreamError | None = None
     answer_bytes: int | None = None
+    given_back: bool = False  # the charge: nothing of the request was sent
+    settled_tokens: int | None = None  # what the budget was charged in the end; None: as the decision's `spent` says
     detail: str | None = None
 
 
@@ -158,6 +163,7 @@ class Start(Event, tag="start", frozen=True, kw_only=True):
     policy: str
     replica: str = ""  # which machine or pod, as the configuration names it
     worker: int = 0
+    failure: Literal["deny", "open"] = "deny"  # what becomes of a request whose record cannot be written
     boot: str = ""  # the kernel's boot id: `mono_ns` compares only within one boot
 
 
@@ -185,6 +191,15 @@ class CertificateChange(Event, tag="certificate", frozen=True, kw_only=True):
     findings: int = 0
 
 
+class RevocationChange(Event, tag="revocations", frozen=True, kw_only=True):
+    """A list of revocations was read again. Who is on it stands in the list alone."""
+
+    effect: Literal["loaded", "rejected"]
+    place: str  # `file` or `shared`
+    entries: int  # that count from now on
+    findings: int = 0
+
+
 class Probed(Event, tag="probe", frozen=True, kw_only=True):
     """Golden inputs were asked: how the model's answers compare with the baseline."""
 
@@ -197,6 +212,16 @@ class Probed(Event, tag="probe", frozen=True, kw_only=True):
     flips: float | None = None  # share of labels
     shift: float | None = None  # the largest, of any score
     ms: float | None = None
+
+
+class InputsRecorded(Event, tag="inputs", frozen=True, kw_only=True):
+    """A file of a model's recorded inputs was begun, ended or deleted. What is in it is not in the journal."""
+
+    effect: Literal["begun", "ended", "deleted"]
+    model: str
+    file: str
+    recipient: str = ""  # who can read it: the first 16 hexadecimal digits of the SHA-256 of the public key
+    rows: int = 0  # when it ended
 
 
 # ── what the journal says of itself ─────────────────────────────────────────────────────────────────────────────────
@@ -229,11 +254,12 @@ class Recovered(Event, tag="recovered", frozen=True, kw_only=True):
 
 
 class Gap(Event, tag="gap", frozen=True, kw_only=True):
-    """The journal could not be written for a while: everything was refused and nothing forwarded."""
+    """The journal could not be written for a while: requests were refused, or let pass by `failure: open`."""
 
     cause: str
     refused: int  # records
     seconds: float
+    unrecorded: int = 0  # records that are missing of requests that were let pass
 
 
 class Retention(Event, tag="retention.delete", frozen=True, kw_only=True):
@@ -277,7 +303,9 @@ AnyEvent = (
     | Stop
     | PolicyChange
     | CertificateChange
+    | RevocationChange
     | Probed
+    | InputsRecorded
     | Segment
     | Checkpoint
     | Recovered
@@ -294,3 +322,6 @@ class Position(msgspec.Struct, frozen=True):
     stream: str
     seq: int
     hash: str  # hexadecimal
+
+
+UNRECORDED = Position("unrecorded", -1, "")  # let pass without a record: `audit.failure: open`

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,19 +60,29 @@ class Hip:
 
 
 @contextmanager
-def hip_serve(directory: Path, policy: str, config: str = CONFIG) -> Iterator[Hip]:
+def hip_serve(
+    directory: Path, policy: str, config: str = CONFIG, program: Sequence[str] = ("-m", "proxy")
+) -> Iterator[Hip]:
     """Write the files, start `hip serve`, and end it with SIGTERM; it must end in order."""
     certificates = mint(directory / "certs", ["localhost", "127.0.0.1"], ["analyst"])
     (directory / "policy").mkdir(exist_ok=True)
     (directory / "policy" / "policy.yaml").write_text(policy)
     (directory / "hip.yaml").write_text(config)
+    with serving(directory, program) as (process, port, admin_port):
+        yield Hip(directory, certificates, process, port, admin_port)
+
+
+@contextmanager
+def serving(
+    directory: Path, program: Sequence[str] = ("-m", "proxy")
+) -> Iterator["tuple[subprocess.Popen[bytes], int, int]"]:
+    """Start `hip serve` with the files that are there, and end it; yield it with its two ports."""
     log = directory / "hip.log"
-    command = [sys.executable, "-m", "proxy", "serve", "--config", str(directory / "hip.yaml")]
+    command = [sys.executable, *program, "serve", "--config", str(directory / "hip.yaml")]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        port, admin_port = _ports(process, log)
-        yield Hip(directory, certificates, process, port, admin_port)
+        yield process, *_ports(process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(END_SECONDS)

@@ -119,6 +119,8 @@ def _sample(asked: Plan, entry: Entry, seconds: float, table: Table, *, warm: bo
     others, before = Others(), cpu_seconds(pid)
     heard = run(asked, seconds, rate)
     spent, by_others = cpu_seconds(pid) - before, others.cores()
+    if not heard.requests:
+        raise NotYet("answers nothing within", seconds, "s")
     return Sample(heard, spent / heard.requests * 1e6, resident_mib(pid), peak_resident_mib(pid), by_others)
 
 

@@ -6,10 +6,11 @@ caller sends never becomes a label. Counters live in this process and start at z
 this, is the system of record.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from proxy.adapters.replicas import Replica
 from proxy.exchange import Action, Degraded, Exchange, Mode, Pattern, Suspicion, Unit
 from proxy.reasons import Reason
 from proxy.record import Position
@@ -76,9 +77,15 @@ class Metrics:
         )
         self._refused = {reason: refused.labels(reason.value) for reason in Reason}
         self._records = Counter("hip_journal_records", "Records of requests in the audit journal.", registry=registry)
-        self._sequence = Gauge("hip_journal_sequence", "Where the journal stands.", registry=registry)
+        self._sequence = Gauge(
+            "hip_journal_sequence", "Where the last finished request stands.", ("stream",), registry=registry
+        )
+        self._positions: dict[str, int] = {}  # by stream: a failed one is followed by another
         self._unrecorded = Counter(
             "hip_journal_failures", "Requests refused because they could not be recorded.", registry=registry
+        )
+        self._left_out = Gauge(
+            "hip_journal_unrecorded", "Records left out because `failure: open` let requests pass.", registry=registry
         )
         self._policy = Gauge("hip_policy_info", "The policy that serves.", ("digest",), registry=registry)
         self._reload_failures = Counter(
@@ -90,10 +97,26 @@ class Metrics:
         self._certificate_failures = Counter(
             "hip_certificate_reload_failures", "Certificate files that were rejected on reload.", registry=registry
         )
+        self._revocations = Gauge(
+            "hip_revocations", "Revocations that count, by list: file or shared.", ("list",), registry=registry
+        )
+        self._revocation_failures = Counter(
+            "hip_revocation_reload_failures", "Lists of revocations that were rejected.", ("list",), registry=registry
+        )
         self._upstreams_down = Gauge(
             "hip_upstream_open", "1 while the upstream's circuit is open.", ("upstream",), registry=registry
         )
         self._down: Callable[[], Mapping[str, bool]] = dict
+        self._replica_up = Gauge(
+            "hip_replica_up", "1 while the replica gets requests.", ("upstream", "replica"), registry=registry
+        )
+        self._replica_requests = Gauge(
+            "hip_replica_requests_in_flight",
+            "Requests under way at the replica.",
+            ("upstream", "replica"),
+            registry=registry,
+        )
+        self._replicas: Callable[[], Iterable[Replica]] = tuple
         self._requests_now = Gauge("hip_requests_in_flight", "Requests under way.", registry=registry)
         self._spans_lost = Gauge("hip_spans_lost", "Spans that reached no collector or file.", registry=registry)
         self._probes = Counter("hip_probes", "Golden probes, by outcome.", ("probe", "outcome"), registry=registry)
@@ -103,6 +126,13 @@ class Metrics:
         self._quarantined = Gauge(
             "hip_model_quarantined", "1 while a golden probe keeps the model closed.", ("model",), registry=registry
         )
+        self._inputs = Gauge(
+            "hip_recorded_inputs",
+            "Inputs that could be recorded, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._recorded: Callable[[], Mapping[str, int]] = dict
         self._connections = Gauge("hip_connections", "Open connections of the data path.", registry=registry)
 
     def finished(self, exchange: Exchange, decision: Position | None, completion: Position | None) -> None:
@@ -116,7 +146,7 @@ class Metrics:
         self._seconds.observe(exchange.finished - exchange.started)
         if exchange.upstream_seconds is not None:
             self._upstream_seconds.observe(exchange.upstream_seconds)
-        if exchange.charge is not None:
+        if exchange.charge is not None and not exchange.given_back:
             self._rows.inc(exchange.charge.cost.rows)
         if exchange.exhausted is not None:
             self._exhausted[exchange.exhausted.window.unit].inc()
@@ -130,10 +160,13 @@ class Metrics:
             self._degraded[exchange.verdict.response].inc()
         if exchange.reason is Reason.AUDIT_UNWRITABLE:
             self._unrecorded.inc()
-        last = completion or decision
-        if last is not None:
-            self._records.inc(2 if completion is not None and decision is not None else 1)
-            self._sequence.set(last.seq)
+        written = 0
+        for position in (decision, completion):
+            if position is not None and position.seq >= 0:  # else UNRECORDED
+                written += 1
+                self._positions[position.stream] = max(position.seq, self._positions.get(position.stream, 0))
+        if written:
+            self._records.inc(written)
 
     def _bind(self, labels: _RequestLabels) -> Counter:
         dialect, action, status, reason = labels
@@ -163,9 +196,21 @@ class Metrics:
         """Count certificate files that did not come to serve."""
         self._certificate_failures.inc()
 
+    def revocations(self, place: str, entries: int) -> None:
+        """Note how many revocations of a list count."""
+        self._revocations.labels(place).set(entries)
+
+    def revocations_rejected(self, place: str) -> None:
+        """Count a list of revocations, or lines of one, that cannot be read."""
+        self._revocation_failures.labels(place).inc()
+
     def watch_upstreams(self, down: Callable[[], Mapping[str, bool]]) -> None:
         """Ask at each scrape which upstreams are left alone."""
         self._down = down
+
+    def watch_replicas(self, replicas: Callable[[], Iterable[Replica]]) -> None:
+        """Ask at each scrape how the replicas are."""
+        self._replicas = replicas
 
     def probed(self, probe: str, outcome: str, *, changed: bool) -> None:
         """Count a golden probe."""
@@ -186,6 +231,14 @@ class Metrics:
         """Ask for the number of requests under way at each scrape."""
         self._requests_now.set_function(lambda: float(count()))
 
+    def watch_journal(self, unrecorded: Callable[[], int]) -> None:
+        """Ask for the number of records that were left out at each scrape."""
+        self._left_out.set_function(lambda: float(unrecorded()))
+
+    def watch_recording(self, outcomes: Callable[[], Mapping[str, int]]) -> None:
+        """Ask at each scrape how many inputs were recorded, or not."""
+        self._recorded = outcomes
+
     def watch_spans(self, lost: Callable[[], int]) -> None:
         """Ask for the number of lost spans at each scrape."""
         self._spans_lost.set_function(lambda: float(lost()))
@@ -196,7 +249,17 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return the page that Prometheus reads."""
+        for stream, seq in self._positions.copy().items():
+            self._sequence.labels(stream).set(seq)
+        for outcome, count in self._recorded().items():
+            self._inputs.labels(outcome).set(count)
         self._upstreams_down.clear()
         for upstream, down in self._down().items():
             self._upstreams_down.labels(upstream).set(down)
+        self._replica_up.clear()
+        self._replica_requests.clear()
+        for replica in self._replicas():
+            labels = (replica.upstream.name, replica.upstream.address)
+            self._replica_up.labels(*labels).set(not replica.passed_over)
+            self._replica_requests.labels(*labels).set(replica.pending)
         return generate_latest(self._registry)

@@ -9,24 +9,35 @@ served before ended without one byte of a response (RFC 9112 section 9.3.1 would
 repeated: an inference may have been made, and paid for. What is known to be dead before anything is written is simply
 not used.
 
-Two extensions of a request are read: `target` (bytes, sent as they are, as httpcore does) and `stream` (true: hand out
-the body as it comes, without the total deadline). A request's body is sent from memory.
+Two extensions of an httpx request are read: `target` (bytes, sent as they are, as httpcore does) and `stream` (true:
+hand out the body as it comes, without the total deadline). A request's body is sent from memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import httpx
+import msgspec
 
 from proxy.adapters.connection import Connection, Flight, Limits, Unanswered
 from proxy.adapters.dial import Destination, dial
 from proxy.adapters.wire import ResponseReader, request_head
+from proxy.exchange import Headers
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1
 
 
 class PoolFull(httpx.PoolTimeout):
     """Every connection is busy and the queue for them is as long as it may be."""
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A response: its whole body, or the pieces that still come. Pieces must be closed."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    pieces: "Pieces | None" = None
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
@@ -55,27 +66,39 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response: whole, or as a stream if the request's extensions say so."""
-        extensions = request.extensions
-        method, body = request.method, await request.aread()
-        target = extensions.get("target") or request.url.raw_path
-        head = request_head(method, target, self._host, request.headers.raw, len(body))
+        answered = await self.exchange(
+            request.method,
+            request.extensions.get("target") or request.url.raw_path,
+            request.headers.raw,
+            await request.aread(),
+            streaming=bool(request.extensions.get("stream")),
+        )
+        stream = answered.pieces or httpx.ByteStream(answered.body)
+        return httpx.Response(answered.status, headers=answered.headers, stream=stream)
+
+    async def exchange(
+        self,
+        method: str,
+        target: bytes,
+        fields: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        streaming: bool = False,
+    ) -> "Answered":
+        """Do the same without httpx's objects around it, for whoever has no other use for them."""
+        head = request_head(method, target, self._host, fields, len(body))
         until = asyncio.get_running_loop().time() + self._limits.total
         await self._enter(until)
         try:
-            connection, flight = await self._exchange(
-                method, head, body, until, streaming=bool(extensions.get("stream"))
-            )
+            connection, flight = await self._perform(method, head, body, until, streaming=streaming)
         except BaseException:
             self._permits.release()
             raise
         reader = flight.reader
-        stream: httpx.AsyncByteStream
-        if reader.complete:
-            self._permits.release()
-            stream = httpx.ByteStream(flight.take())
-        else:
-            stream = _Pieces(connection, flight, self._permits.release)
-        return httpx.Response(reader.status, headers=reader.headers, stream=stream)
+        if not reader.complete:
+            return Answered(reader.status, reader.headers, b"", Pieces(connection, flight, self._permits.release))
+        self._permits.release()
+        return Answered(reader.status, reader.headers, flight.take())
 
     def retire(self) -> None:
         """Let what is under way finish, and keep no connection after it."""
@@ -109,7 +132,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         finally:
             self._waiting -= 1
 
-    async def _exchange(
+    async def _perform(
         self, method: str, head: bytes, body: bytes, until: float, *, streaming: bool
     ) -> tuple[Connection, Flight]:
         """Return when the response is here: all of it, or its head where it streams."""
@@ -171,7 +194,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             self._idle.pop().abort()
 
 
-class _Pieces(httpx.AsyncByteStream):
+class Pieces(httpx.AsyncByteStream):
     """The body of a streamed response. Closed before its end, it takes its connection with it."""
 
     def __init__(self, connection: Connection, flight: Flight, release: Callable[[], None]) -> None:

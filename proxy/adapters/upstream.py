@@ -2,16 +2,18 @@
 
 Decides nothing about a request; it sends it as it is and translates every way in which that can fail into the errors
 that the port names. Their detail is in our own words: nothing that an upstream said is in it. An upstream that is down
-is left alone for a while (`proxy.adapters.breaker`).
+is left alone for a while (`proxy.adapters.breaker`); of several replicas, one that is well is asked
+(`proxy.adapters.replicas`).
 
 Not guaranteed: that a failed request was not executed. `UpstreamTimeout` and a connection lost before its answer leave
-that open (RFC 9110 section 9.2.2), so budgets are not given back for them.
+that open (RFC 9110 section 9.2.2), so budgets are not given back for them; for what is `unsent`, they are.
 """
 
+import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ import httpx
 from proxy.adapters.breaker import Breaker
 from proxy.adapters.connection import IDLE, Limits
 from proxy.adapters.dial import Destination, Network, tls_context
+from proxy.adapters.health import HealthChecks
+from proxy.adapters.replicas import Replica, Replicas
 from proxy.adapters.transport import PoolFull, UpstreamTransport
 from proxy.adapters.wire import ReplyTooLarge
 from proxy.errors import ConfigError, Finding, RequestError, UpstreamFault, UpstreamTimeout
@@ -38,16 +42,21 @@ _FAULTS: tuple[tuple[type[httpx.TransportError], Reason], ...] = (
     (httpx.NetworkError, Reason.UPSTREAM_UNREACHABLE),
     (httpx.TransportError, Reason.UPSTREAM_PROTOCOL),
 )
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  # there was no connection to write to
 _DOWN = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
     transport: UpstreamTransport
-    url: httpx.URL  # parsed once; what is asked for goes beside it, byte for byte
     base_path: str
     breaker: Breaker
     digest: bytes  # of its TLS files
+    to: Destination
+
+    def target(self, request: Outbound) -> bytes:
+        """Return what to ask for, byte for byte as it was authorised."""
+        return (self.base_path + request.target).encode("ascii", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Prepared:
     """The upstreams of a policy that is about to serve."""
 
     wanted: frozenset[Upstream]
+    asked: frozenset[Upstream]  # those, or their replicas where they have some
     fresh: Mapping[Upstream, _Route]
 
 
@@ -73,25 +83,38 @@ class HttpUpstreamClient:
         self._idle = idle
         self._routes: dict[Upstream, _Route] = {}
         self._retired: WeakSet[UpstreamTransport] = WeakSet()  # a request under way keeps its own alive
+        self._replicas = Replicas(self, lambda replica: self._known(replica).breaker)
+        self._health = HealthChecks(self._replicas.members, self._destination)
 
     async def send(self, upstream: Upstream, request: Outbound) -> Reply:
         """Send one request and return the whole reply. Raise UpstreamFault, UpstreamTimeout or Overloaded."""
+        if upstream.replicas:
+            return await self._replicas.send(upstream, request)
         route = self._known(upstream)
         with _asking(upstream, route.breaker):
-            response = await _ask(route, request, {})
-            body = b"".join([piece async for piece in _stream(response)])
-        return Reply(response.status_code, tuple(response.headers.raw), body)
+            answered = await route.transport.exchange(
+                request.method, route.target(request), request.headers, request.body
+            )
+        return Reply(answered.status, answered.headers, answered.body)
 
     @asynccontextmanager
     async def stream(self, upstream: Upstream, request: Outbound) -> AsyncIterator[Streamed]:
         """Send one request and hand out the reply as it comes; leaving early closes the connection."""
+        if upstream.replicas:
+            async with self._replicas.stream(upstream, request) as streamed:
+                yield streamed
+            return
         route = self._known(upstream)
         with _asking(upstream, route.breaker):
-            response = await _ask(route, request, {"stream": True})
+            answered = await route.transport.exchange(
+                request.method, route.target(request), request.headers, request.body, streaming=True
+            )
+        pieces = answered.pieces
         try:
-            yield Streamed(response.status_code, tuple(response.headers.raw), _pieces(upstream, response))
+            yield Streamed(answered.status, answered.headers, _pieces(upstream, pieces or _whole(answered.body)))
         finally:
-            await _stream(response).aclose()
+            if pieces is not None:
+                await pieces.aclose()
 
     def retain(self, upstreams: Iterable[Upstream]) -> None:
         """Serve these upstreams from now on. Raise ConfigError, and change nothing, as `prepare` does."""
@@ -100,45 +123,55 @@ class HttpUpstreamClient:
     def prepare(self, upstreams: Iterable[Upstream]) -> "Prepared":
         """Read the files of new upstreams, in any thread. Raise ConfigError when one of them cannot be used."""
         wanted = frozenset(upstreams)
+        asked = frozenset(one for upstream in wanted for one in upstream.replicas or (upstream,))
         findings: list[Finding] = []
         fresh: dict[Upstream, _Route] = {}
-        for upstream in wanted - self._routes.keys():
+        for upstream in asked - self._routes.keys():
             try:
                 fresh[upstream] = self._route(upstream)
             except ConfigError as error:
                 findings += error.findings
         if findings:
             raise ConfigError(findings)
-        return Prepared(wanted, fresh)
+        return Prepared(wanted, asked, fresh)
 
     def install(self, prepared: "Prepared") -> None:
         """Serve these upstreams from now on; connections of the others end in order. On the loop: it closes some."""
-        for upstream in self._routes.keys() - prepared.wanted:
+        for upstream in self._routes.keys() - prepared.asked:
             self._retire(self._routes.pop(upstream).transport)
         self._routes.update(prepared.fresh)
+        self._replicas.install(upstream for upstream in prepared.wanted if upstream.replicas)
+        self._health.changed()
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Ask the replicas whether they are well, until `stop`."""
+        await self._health.follow(stop)
 
     def files(self) -> Mapping[Upstream, tuple[Path, ...]]:
         """Return the TLS files to watch."""
-        return {upstream: paths for upstream in self._routes if (paths := _files(upstream))}
+        return {upstream: paths for upstream in self._whole() if (paths := _files(upstream))}
 
     def renew(self, upstream: Upstream) -> bool:
         """Read an upstream's TLS files again, and say whether anything in them is new; then new connections use them.
 
         Raise ConfigError, and change nothing, when they cannot be used.
         """
-        before = self._routes.get(upstream)
-        if before is None:
-            return False
-        fresh = self._route(upstream)
-        if fresh.digest == before.digest:
-            return False
-        self._routes[upstream] = replace(fresh, breaker=before.breaker)
-        self._retire(before.transport)
-        return True
+        before = {one: self._routes[one] for one in upstream.replicas or (upstream,) if one in self._routes}
+        fresh = {one: self._route(one) for one in before}
+        renewed = [one for one in before if fresh[one].digest != before[one].digest]
+        for one in renewed:
+            self._routes[one] = replace(fresh[one], breaker=before[one].breaker)
+            self._retire(before[one].transport)
+        return bool(renewed)
 
     def down(self) -> Mapping[str, bool]:
-        """Say of every upstream, by its name, whether its circuit is open."""
-        return {upstream.name: route.breaker.open for upstream, route in self._routes.items()}
+        """Say of every upstream, by its name, whether its circuit is open, or every one of its replicas passed over."""
+        circuits = {one.name: self._routes[one].breaker.open for one in self._whole() if not one.replicas}
+        return {**circuits, **self._replicas.down()}
+
+    def replicas(self) -> Iterator[Replica]:
+        """Yield every replica, and how it is."""
+        return self._replicas.members()
 
     async def close(self) -> None:
         """Close every connection now."""
@@ -146,6 +179,15 @@ class HttpUpstreamClient:
         self._routes.clear()
         for transport in (*transports, *self._retired):
             await transport.aclose()
+
+    def _whole(self) -> list[Upstream]:
+        """Return the upstreams as the policy names them."""
+        members = {replica.upstream for replica in self._replicas.members()}
+        return [*(one for one in self._routes if one not in members), *self._replicas.upstreams]
+
+    def _destination(self, replica: Replica) -> Destination | None:
+        route = self._routes.get(replica.upstream)
+        return None if route is None else route.to
 
     def _retire(self, transport: UpstreamTransport) -> None:
         transport.retire()
@@ -182,9 +224,7 @@ class HttpUpstreamClient:
             stall=upstream.timeout,
             idle=self._idle,
         )
-        host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-        url = httpx.URL(f"{upstream.scheme}://{host}:{upstream.port}/")
-        return _Route(UpstreamTransport(to, limits), url, upstream.base_path, Breaker(self._monotonic), digest)
+        return _Route(UpstreamTransport(to, limits), upstream.base_path, Breaker(self._monotonic), digest, to)
 
 
 def _files(upstream: Upstream) -> tuple[Path, ...]:
@@ -192,30 +232,13 @@ def _files(upstream: Upstream) -> tuple[Path, ...]:
     return tuple(Path(file) for file in named if file is not None)
 
 
-async def _ask(route: _Route, request: Outbound, extensions: dict[str, object]) -> httpx.Response:
-    target = (route.base_path + request.target).encode("ascii", "surrogateescape")
-    return await route.transport.handle_async_request(
-        httpx.Request(
-            request.method,
-            route.url,
-            headers=request.headers,
-            stream=httpx.ByteStream(request.body),
-            extensions={"target": target, **extensions},
-        )
-    )
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
-def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
-    """Return the body's stream itself: httpx's readers around it would decode, and cost more than it."""
-    stream = response.stream
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise TypeError("a transport without an asynchronous body")
-    return stream
-
-
-async def _pieces(upstream: Upstream, response: httpx.Response) -> AsyncIterator[bytes]:
+async def _pieces(upstream: Upstream, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     try:
-        async for piece in _stream(response):
+        async for piece in pieces:
             yield piece
     except httpx.TransportError as exc:
         raise _fault(upstream, exc) from exc
@@ -245,7 +268,8 @@ def _asking(upstream: Upstream, breaker: Breaker) -> Iterator[None]:
 
 def _fault(upstream: Upstream, exc: httpx.TransportError) -> RequestError:
     reason = next(reason for kind, reason in _FAULTS if isinstance(exc, kind))
-    detail = f"upstream {upstream.name}: {exc}"
-    if reason is Reason.UPSTREAM_TIMEOUT:
-        return UpstreamTimeout(detail=detail)
-    return UpstreamFault(reason, detail)
+    at = "" if upstream.health is None else f" at {upstream.address}"
+    detail = f"upstream {upstream.name}{at}: {exc}"
+    fault = UpstreamTimeout(detail=detail) if reason is Reason.UPSTREAM_TIMEOUT else UpstreamFault(reason, detail)
+    fault.unsent = isinstance(exc, _UNSENT)
+    return fault

@@ -16,8 +16,9 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +26,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from proxy.adapters.password import read_password
 from proxy.errors import ConfigError, Finding, HipError
 from proxy.ports import Clock
 
@@ -105,8 +107,19 @@ class Store(Protocol):
 class ValkeyStore:
     """A `Store` on one server, or on what looks like one (a primary behind a name, a proxy)."""
 
-    def __init__(self, url: str, clock: Clock, *, ca_file: str | None = None, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        ca_file: str | None = None,
+        password_file: Path | None = None,
+        deadline: float = DEADLINE,
+    ) -> None:
         self._address = parse_address(url)
+        self._password_file = password_file
+        if password_file is not None:
+            read_password(password_file)  # what is wrong with it is said at the start
         self._clock = clock
         self._ca_file = ca_file
         self._deadline = deadline
@@ -172,13 +185,22 @@ class ValkeyStore:
             if self._tripped_until is not None and self._clock.monotonic() < self._tripped_until:
                 raise StoreUnavailable("away a moment ago; not tried again yet")
             try:
-                self._link = await _Link.open(_connection(self._address, self._ca_file))
+                self._link = await _Link.open(_connection(self._who(), self._ca_file))
+            except ConfigError as error:
+                self._trip()
+                raise StoreUnavailable(str(error)) from error
             except (RedisError, OSError) as error:
                 self._trip()
                 msg = f"cannot connect: {type(error).__name__}"
                 raise StoreUnavailable(msg) from error
             self._tripped_until = None
             return self._link
+
+    def _who(self) -> Address:
+        """The address with the password as it is now: a connection that is open outlives a change of it."""
+        if self._password_file is None:
+            return self._address
+        return replace(self._address, password=read_password(self._password_file))
 
     def _trip(self) -> None:
         self._tripped_until = self._clock.monotonic() + COOLDOWN

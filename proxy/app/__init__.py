@@ -15,13 +15,16 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from proxy import __version__
-from proxy.adapters.journal import Durability, Journal, Retention, ensure_keys, read_recipient
+from proxy.adapters.journal import Durability, Failure, Journal, Retention, ensure_keys, read_recipient, second_place
+from proxy.adapters.journal.second_place import SecondPlace
 from proxy.adapters.keys import JwksKeyRing
 from proxy.adapters.metrics import Metrics
+from proxy.adapters.places import PrincipalPlaces
 from proxy.adapters.revocations import RevocationFile
-from proxy.adapters.sequences import MemorySequences
+from proxy.adapters.samples import prepare
 from proxy.adapters.source_limit import SourceLimit
 from proxy.adapters.spans import Spans
 from proxy.adapters.upstream import HttpUpstreamClient
@@ -30,7 +33,9 @@ from proxy.app.certificates import Certificates
 from proxy.app.house import House, lost_spans
 from proxy.app.probing import Probing
 from proxy.app.reading import load, read_config
+from proxy.app.recording import Recording
 from proxy.app.refusals import Refusals
+from proxy.app.revocations import Revoked
 from proxy.app.seat import ALONE, Seat
 from proxy.app.shared import open_shared
 from proxy.app.stages import Stages
@@ -39,10 +44,10 @@ from proxy.audit.pseudonym import Pseudonyms
 from proxy.config import Settings
 from proxy.dialects import DIALECTS
 from proxy.edge import Edge
+from proxy.errors import ConfigError, Finding
 from proxy.gateway import Gateway, World
 from proxy.identity.authenticator import Authenticator
 from proxy.identity.dpop import Possession
-from proxy.identity.revocation import NOTHING_REVOKED
 from proxy.listener import Capacity, Limits, bind, serve
 from proxy.record import Start
 
@@ -108,29 +113,38 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
             directory,
             signer=keys.signer,
             clock=clock,
-            facts=_start(digest, policy.digest, seat),
+            facts=_start(digest, policy.digest, settings.audit.failure, seat),
             durability=Durability(settings.audit.durability),
-            second_place=here / settings.audit.heads if settings.audit.heads else None,
+            failure=Failure(settings.audit.failure),
+            second_place=_second_place(settings, here),
             recipient=read_recipient(here / settings.audit.encrypt_to) if settings.audit.encrypt_to else None,
             retention=None if settings.audit.retention == "forever" else Retention(settings.audit.retention),
         )
         stack.push_async_callback(journal.close)
+        if settings.audit.failure == "open":
+            _log.critical("audit failure: open: where a record cannot be written, requests pass WITHOUT A RECORD")
         metrics = Metrics(DIALECTS)
+        revoked = Revoked(revocations, shared, metrics)
         pseudonyms = Pseudonyms(keys.pseudonym_secret)
         spans = _spans(settings, here, pseudonyms, seat)
         stack.push_async_callback(spans.close)
         certificates = Certificates(tls, upstreams, journal, metrics, clock)
-        probing = Probing(standing.current, upstreams, journal, metrics, clock)
+        probing = Probing(standing.current, upstreams, journal, metrics, clock, shared.quarantine)
+        recording = _recording(settings, here, standing, journal, clock)
+        if recording is not None:
+            stack.push_async_callback(recording.close)
         house = House(
-            standing, key_ring, journal, metrics, certificates, upstreams, shared, spans, probing, revocations
+            standing, key_ring, journal, metrics, certificates, upstreams, shared, spans, probing, revoked, recording
         )
         refusals = Refusals(standing.current, journal, metrics, pseudonyms, clock)
         stack.push_async_callback(refusals.settle)
-        sequences = MemorySequences()
+        sequences = shared.sequences
 
         def policy_changed() -> None:
             house.policy_changed()
             probing.policy_changed()
+            if recording is not None:
+                recording.policy_changed()
             sequences.retain({detector.sha256 for detector in standing.snapshot.policy.detectors.values()})
 
         public_url = settings.listen.public_url
@@ -139,7 +153,7 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
             authenticator=Authenticator(
                 key_ring,
                 clock,
-                revocations=revocations or NOTHING_REVOKED,
+                revocations=revoked.believed(),
                 possession=Possession(public_url, shared.replays) if public_url else None,
             ),
             sources=_sources(settings, seat, clock),
@@ -147,12 +161,13 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
             upstreams=upstreams,
             sequences=sequences,
             trail=journal,
-            observers=(metrics, spans),
+            observers=(metrics, spans) if recording is None else (metrics, spans, recording),
             pseudonyms=pseudonyms,
             clock=clock,
             new_id=new_id,
             via=b"hip-" + digest[:8].encode(),
             quarantined=probing.quarantined,
+            places=_places(settings),
         )
         gateway = Gateway(world if stages is None else stages.watching(world))
         await key_ring.load(policy.issuers.values())
@@ -182,6 +197,8 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
         metrics.watch_sequences(lambda: sequences.forgotten)
         metrics.watch_requests(lambda: capacity.under_way)
         metrics.watch_upstreams(upstreams.down)
+        metrics.watch_replicas(upstreams.replicas)
+        metrics.watch_journal(lambda: journal.status().unrecorded)
         metrics.watch_spans(lambda: lost_spans(spans.counts()))
         stop = asyncio.Event()
         followers = [
@@ -189,9 +206,13 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
             _follow("certificates", certificates.follow(data_path.dismiss, stop)),
             _follow("shared state", shared.follow(stop)),
             _follow("probes", probing.follow(stop)),
+            _follow("other workers' probes", probing.listen(stop)),
+            _follow("replicas", upstreams.follow(stop)),
+            _follow("revocations", revoked.follow(journal, stop)),
         ]
-        if revocations is not None:
-            followers.append(_follow("revocations", revocations.follow(stop)))
+        if recording is not None:
+            metrics.watch_recording(recording.outcomes)
+            followers.append(_follow("recorded inputs", recording.follow(stop)))
         try:
             yield Running(data_path.port, admin_port, standing, journal, house)
         finally:
@@ -211,7 +232,7 @@ def _sockets(settings: Settings, seat: Seat, stack: AsyncExitStack) -> tuple[soc
     return sockets[0], sockets[1]
 
 
-def _start(configuration: str, policy: str, seat: Seat) -> Start:
+def _start(configuration: str, policy: str, failure: Literal["deny", "open"], seat: Seat) -> Start:
     try:
         boot = BOOT_ID.read_text("ascii").strip()
     except OSError:  # not Linux: then nobody may compare `mono_ns` between two streams
@@ -222,14 +243,38 @@ def _start(configuration: str, policy: str, seat: Seat) -> Start:
         policy=policy,
         replica=socket.gethostname(),  # in Kubernetes, the pod's name
         worker=seat.worker,
+        failure=failure,
         boot=boot,
     )
+
+
+def _second_place(settings: Settings, here: Path) -> SecondPlace | None:
+    audit = settings.audit
+    if audit.heads is None and audit.heads_ca_file is not None:
+        hint = "write `heads: syslog+tls://HOST:PORT`"
+        raise ConfigError([Finding("audit.heads_ca_file", 0, 0, "a CA of no collector", hint)])
+    return None if audit.heads is None else second_place(audit.heads, here, audit.heads_ca_file)
 
 
 def _sources(settings: Settings, seat: Seat, clock: SystemClock) -> SourceLimit:
     """Return what counts failed authentications: each worker on its own, so each has its share."""
     window = settings.failed_authentications
     return SourceLimit(replace(window, limit=math.ceil(window.limit / seat.workers)), clock)
+
+
+def _places(settings: Settings) -> PrincipalPlaces | None:
+    limit = settings.listen.limits.requests_per_principal
+    return None if limit is None else PrincipalPlaces(limit)
+
+
+def _recording(
+    settings: Settings, here: Path, standing: Standing, journal: Journal, clock: SystemClock
+) -> Recording | None:
+    if settings.recordings is None:
+        return None
+    directory = here / settings.recordings.directory
+    prepare(directory)
+    return Recording(directory, settings.recordings.at_most, lambda: standing.snapshot.policy, journal, clock)
 
 
 def _spans(settings: Settings, here: Path, pseudonyms: Pseudonyms, seat: Seat) -> Spans:

@@ -32,7 +32,8 @@ def load(
     except ConfigError as error:
         findings += error.findings
     try:
-        standing = Standing(here / settings.policies, upstreams, _seal(settings, here))
+        seal, recordings = _seal(settings, here), settings.recordings is not None
+        standing = Standing(here / settings.policies, upstreams, seal, recordings=recordings)
     except ConfigError as error:
         findings += error.findings
     if standing is None or findings:

@@ -125,9 +125,9 @@ def _figures(seconds: deque[float]) -> Mapping[str, float]:
 
 
 def _snapshot(plain: Snapshot) -> Snapshot:
-    dialects = tuple(_port("dialect", dialect) for dialect in plain.dialects)
+    routes = plain.routes.over(lambda dialect: _port("dialect", dialect))
     detectors = {name: _port("detector", detector) for name, detector in plain.detectors.items()}
-    return replace(plain, dialects=dialects, detectors=detectors)
+    return replace(plain, routes=routes, detectors=detectors)
 
 
 class _Port:

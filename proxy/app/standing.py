@@ -15,12 +15,13 @@ from proxy.adapters.keys import JwksKeyRing
 from proxy.adapters.upstream import HttpUpstreamClient, Prepared
 from proxy.adapters.watch import changes, read_directory, state
 from proxy.app.seal import Seal
-from proxy.dialects import DIALECTS, spoken
+from proxy.dialects import DIALECTS
 from proxy.documents import render
 from proxy.errors import ConfigError, DependencyFault, Finding
 from proxy.gateway import Snapshot
 from proxy.policy.compile import compile_policy
 from proxy.policy.model import AllowRule, Policy
+from proxy.policy.route import routes
 from proxy.ports import Trail
 from proxy.record import PolicyChange
 
@@ -30,8 +31,11 @@ _log = logging.getLogger("hip.policy")
 class Standing:
     """The snapshot that new requests get. `error` is what the last reload found wrong, empty when it was good."""
 
-    def __init__(self, directory: Path, upstreams: HttpUpstreamClient, seal: Seal | None = None) -> None:
+    def __init__(
+        self, directory: Path, upstreams: HttpUpstreamClient, seal: Seal | None = None, *, recordings: bool = False
+    ) -> None:
         self._directory = directory
+        self._recordings = recordings  # whether there is a place for recorded inputs
         self._upstreams = upstreams
         self._seal = seal
         self.error = ""
@@ -78,6 +82,8 @@ class Standing:
         for warning in policy.warnings:
             _log.warning("%s", render([warning], files))
         findings: list[Finding] = []
+        if not self._recordings:
+            findings += _without_a_place(self._directory, policy)
         detectors = {}
         for name, entry in policy.detectors.items():
             try:
@@ -95,7 +101,16 @@ class Standing:
         prepared = self._upstreams.prepare(policy.upstreams.values())
         if self._seal is not None:  # last: what is remembered is what serves
             self._seal.admit(self._directory, policy.digest)
-        return Snapshot(policy, spoken(policy.upstreams.values()), detectors, golden), prepared
+        return Snapshot(policy, routes(policy), detectors, golden), prepared
+
+
+def _without_a_place(directory: Path, policy: Policy) -> list[Finding]:
+    hint = "name one as `recordings: {directory: …}` in hip.yaml, or delete `record_inputs`"
+    return [
+        Finding(str(directory), 0, 0, f"inputs of `{name}` are to be recorded, and there is no place for them", hint)
+        for name, model in policy.models.items()
+        if model.recorded is not None
+    ]
 
 
 def _judged_by(detector: str, policy: Policy) -> set[str]:

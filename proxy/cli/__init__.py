@@ -16,17 +16,20 @@ from proxy import __version__
 VERBS = {
     "serve": ("proxy.cli.serve", "serve_command"),
     "demo": ("proxy.cli.demo", "demo_command"),
+    "init": ("proxy.cli.init", "init_command"),
     "check": ("proxy.cli.check", "check_command"),
     "explain": ("proxy.cli.explain", "explain_command"),
     "policy": ("proxy.cli.policy", "policy_app"),
     "replay": ("proxy.cli.replay", "replay_command"),
     "diff": ("proxy.cli.diff", "diff_command"),
+    "inventory": ("proxy.cli.inventory", "inventory_command"),
     "revoke": ("proxy.cli.revoke", "revoke_command"),
     "detector": ("proxy.cli.detector", "detector_app"),
     "probe": ("proxy.cli.probe", "probe_app"),
     "simulate": ("proxy.cli.simulate", "simulate_command"),
     "audit": ("proxy.cli.audit", "audit_app"),
     "certs": ("proxy.cli.certs", "certs_app"),
+    "token": ("proxy.cli.development_token", "token_command"),
 }
 
 

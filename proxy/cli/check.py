@@ -20,7 +20,6 @@ from proxy.policy import wording
 from proxy.policy.compile import compile_policy
 from proxy.policy.expectations import Outcome, run_expectations
 from proxy.policy.model import AllowRule, Policy, Rule
-from proxy.policy.reference import reference
 from proxy.policy.schema import PolicyFile
 
 GOOD, FINDINGS, WRONG_USE = 0, 1, 2
@@ -122,7 +121,7 @@ def _print(directory: Path, report: Report) -> None:
     typer.echo(f"{directory}: {', '.join(facts)}")
     typer.echo(f"digest {policy.digest}")
     if outcome is not None and outcome.untouched:
-        typer.echo(f"no test touches: {', '.join(outcome.untouched)}")
+        typer.echo(f"no test touches: {', '.join(outcome.untouched)}; write one in {directory}/{TESTS}")
 
 
 def _count(number: int, noun: str) -> str:
@@ -173,6 +172,8 @@ def check_command(
         typer.echo(json.dumps(json_schema(PolicyFile), indent=2))
         raise typer.Exit(GOOD)
     if page:
+        from proxy.policy.reference import reference  # only here: a check does without its schemas
+
         typer.echo(reference(), nl=False)
         raise typer.Exit(GOOD)
     raise typer.Exit(check(directory, as_json=as_json))

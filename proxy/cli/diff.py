@@ -50,6 +50,7 @@ def diff_command(
     elif different:
         issuers = before.factors.keys() | after.factors.keys()
         typer.echo("\n".join(_lines(found, several_issuers=len(issuers) > 1)))
+        typer.echo(f"next: hip replay JOURNAL --policy {new} says whom it would have met")
     else:
         typer.echo("no difference in access")
     raise typer.Exit(DIFFERENT if different else SAME)

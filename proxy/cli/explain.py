@@ -16,17 +16,18 @@ import typer
 
 from proxy.cli.directory import WRONG_USE, good_policy
 from proxy.cli.incident import explain_event
-from proxy.dialects import spoken
 from proxy.documents import suggestion
 from proxy.documents.quantities import whole_seconds
-from proxy.errors import RequestError, Unauthenticated, UnknownRoute
-from proxy.exchange import Action, Issuer, Principal, Target, Upstream
-from proxy.gateway import locate
+from proxy.errors import Malformed, RequestError, Unauthenticated, UnknownRoute
+from proxy.exchange import Action, Headers, Issuer, Principal, Target, Upstream
 from proxy.identity.claims import principal as read_claims
 from proxy.identity.token import check_header, peek
 from proxy.identity.workload import MTLS, Workload
+from proxy.listener.message import clean_target
+from proxy.listener.rejection import Rejected
 from proxy.policy.explanation import Asked, explain
 from proxy.policy.model import Policy
+from proxy.policy.route import nowhere, routes
 from proxy.policy.telling import Step, Story, authenticated, classified, told
 from proxy.reasons import Reason
 
@@ -43,6 +44,7 @@ class Request:
     method: str | None
     path: str | None
     body: str | None
+    host: str | None
     action: Action | None
     model: str | None
     upstream: str | None
@@ -67,6 +69,7 @@ def explain_command(
     action: Annotated[Action | None, typer.Option(help="Instead of method and path.", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="The model, with --action.", show_default=False)] = None,
     upstream: Annotated[str | None, typer.Option(help="With --action: the server, where no model is asked.")] = None,
+    host: Annotated[str | None, typer.Option(help="Its Host, where the policy names hosts.")] = None,
     body: Annotated[str | None, typer.Option(help="The body (a file, or -), where it names the model.")] = None,
     token: Annotated[str | None, typer.Option(help="The caller's token (a file, or -).", show_default=False)] = None,
     claims: Annotated[str | None, typer.Option(help="Or claims as JSON (a file, or -).", show_default=False)] = None,
@@ -100,7 +103,7 @@ def explain_command(
         }
         said = {name: value for name, value in facts.items() if value is not None}
         caller = Caller(token, claims, workload, said, tuple(role or ()), issuer)
-        request = Request(method, path, body, action, model, upstream)
+        request = Request(method, path, body, host, action, model, upstream)
         story = explained(compiled, request, caller, address, now)
     typer.echo(json.dumps(story.as_json(), indent=2) if as_json else story.text())
     raise typer.Exit(ALLOW if story.allowed else DENY)
@@ -138,23 +141,34 @@ def _asked(policy: Policy, request: Request) -> tuple[str, Target, Upstream]:
         return _named(policy, request.action, request)
     if request.method is None or request.path is None or request.action is not None:
         _wrong("say METHOD and PATH (`POST /v2/models/iris/infer`), or --action and --model")
-    path, _, query = request.path.partition("?")
-    last: Target | None = None
-    for dialect in spoken(policy.upstreams.values()):
-        target = dialect.classify(request.method.upper(), path, query)
-        if target is None:
-            continue
-        if target.complete is not None:
-            if request.body is None:
-                _wrong("the body of this request names the model: --body FILE")
-            target = target.complete(target, _read(request.body))
-        found = locate(policy, dialect, target)
-        if found is not None:
-            return dialect.name, *found
-        last = target
-    if last is None:
-        raise UnknownRoute(detail=f"no dialect of this policy ({', '.join(policy.dialects)}) names it")
-    raise UnknownRoute(Reason.UNKNOWN_MODEL, detail=f"models: {', '.join(sorted(policy.models))}")
+    try:
+        path, query = clean_target(request.path.encode("utf-8", "surrogateescape"))
+    except Rejected as rejected:
+        raise Malformed(rejected.rejection.reason, rejected.detail) from rejected
+    headers: Headers = () if request.host is None else ((b"host", request.host.encode("utf-8", "surrogateescape")),)
+    place = routes(policy).find(headers, path)
+    named = None if place is None else place.name(request.method.upper(), path, query)
+    if place is None or named is None:
+        raise UnknownRoute(detail=_nobody(policy, request))
+    dialect, target, upstream = named
+    if target.complete is not None:
+        if request.body is None:
+            _wrong("the body of this request names the model: --body FILE")
+        target = target.complete(target, _read(request.body))
+        found = place.locate(dialect, target)
+        target, upstream = (target, None) if found is None else found
+    if upstream is None:
+        error = nowhere(target)
+        raise UnknownRoute(error.reason, error.detail or f"models: {', '.join(sorted(place.models))}")
+    return dialect.name, target, upstream
+
+
+def _nobody(policy: Policy, request: Request) -> str:
+    detail = f"no dialect of this policy ({', '.join(policy.dialects)}) names it"
+    hosts = sorted({one.public_host for one in policy.upstreams.values() if one.public_host is not None})
+    if not hosts:
+        return detail
+    return f"{detail} under {'this host' if request.host else 'no host'}; --host may be {', '.join(hosts)}"
 
 
 def _named(policy: Policy, action: Action, request: Request) -> tuple[str, Target, Upstream]:

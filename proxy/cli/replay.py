@@ -47,6 +47,8 @@ def replay_command(
         typer.echo(f"{journal}: no decisions in it; {hint}", err=True)
         raise typer.Exit(WRONG_USE)
     typer.echo(json.dumps(_as_json(replay), indent=2) if as_json else "\n".join(_lines(replay)))
+    if replay.cases and not as_json:
+        typer.echo("next: if that is meant, put it in the place of the policy that serves; it is read within a second")
     raise typer.Exit(DIFFERENT if replay.cases else UNTOLD if replay.untold else SAME)
 
 

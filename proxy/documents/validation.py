@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 class Closed(BaseModel):
     """A part of a document: an unknown key is an error, nothing is coerced, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str, str], ...] = (  # bool before int: a bool is one

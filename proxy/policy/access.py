@@ -85,7 +85,7 @@ def _way(policy: Policy, issuer: str, rule: AllowRule, model: str) -> Way:
         mfa=wording.terms(rule.mfa, policy.factors[issuer]),
         output=Output("", output.decimals, output.top_k, output.label_only),
         detector="" if rule.detector is None else _judge(rule.detector),
-        parameters="" if rule.asks is None else wording.parameters(rule.parameters[dialect]),
+        parameters=", ".join(rule.terms[dialect]),
         budget=wording.budget(rule.budget),
     )
 

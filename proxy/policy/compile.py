@@ -11,18 +11,34 @@ import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from proxy.audit.sealing import Recipient, SealError
 from proxy.dialects import DIALECTS, Dialect
+from proxy.documents import Path
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Budget, Issuer, KnownParameter, Mfa, Naming, Upstream
 from proxy.identity.workload import MTLS, Workload, Workloads
-from proxy.policy.merging import Entry, Parts, merge
-from proxy.policy.model import AllowRule, DenyRule, DetectorFile, FloorOutput, Model, Policy, RuleIndex
-from proxy.policy.parameters import known_parameters
+from proxy.policy.merging import Entry, Parts, V, merge
+from proxy.policy.model import (
+    NO_CARD,
+    AllowRule,
+    Card,
+    DenyRule,
+    DetectorFile,
+    FloorTerms,
+    Model,
+    Policy,
+    Recorded,
+    RuleIndex,
+)
+from proxy.policy.parameters import Terms, known_parameters
 from proxy.policy.parties import issuer, upstream, workload
+from proxy.policy.places import check_places
 from proxy.policy.probes import beside, probes
 from proxy.policy.reach import names_in_vain, rules_in_vain
 from proxy.policy.rules import RuleBuilder, stricter, unknown
-from proxy.policy.schema import Floor, Limit
+from proxy.policy.schema import CardEntry, Floor, Limit, ModelEntry
+
+MIN_KEEP = 3_600  # seconds of recorded inputs
 
 
 def compile_policy(files: Mapping[str, bytes], *, dialects: Mapping[str, Dialect] = DIALECTS, root: str = "") -> Policy:
@@ -38,6 +54,7 @@ def compile_policy(files: Mapping[str, bytes], *, dialects: Mapping[str, Dialect
     issuers = _issuers(parts, root, faults)
     programs = _workloads(parts, faults)
     upstreams = {name: upstream(entry, dialects, root, faults) for name, entry in parts.upstreams.items()}
+    check_places(parts, upstreams, dialects, faults)
     models = _models(parts, upstreams, faults)
     _check_names(parts, models, dialects, faults)
     detectors = _detectors(parts, root, faults)
@@ -77,7 +94,7 @@ def compile_policy(files: Mapping[str, bytes], *, dialects: Mapping[str, Dialect
         probes=tuple(checked),
         dialects=tuple(sorted({one.dialect for one in upstreams.values()})),
         outputs=MappingProxyType({name: stricter(name, entry.value, None) for name, entry in parts.outputs.items()}),
-        floor=_floor_output(floor),
+        floor=_floor_terms(floor),
         rules=rules,
         denies=denies,
         allows=allows,
@@ -94,10 +111,10 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashed.hexdigest()
 
 
-def _floor_output(entry: Entry[Floor] | None) -> FloorOutput | None:
-    if entry is None or entry.value.output is None:
+def _floor_terms(entry: Entry[Floor] | None) -> FloorTerms | None:
+    if entry is None or not (entry.value.output or entry.value.parameters):
         return None
-    return FloorOutput(stricter("floor", entry.value.output, None), entry.place)
+    return FloorTerms(stricter("floor", entry.value.output, None) if entry.value.output else None, entry.place)
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
@@ -137,8 +154,40 @@ def _models(parts: Parts, upstreams: Mapping[str, Upstream], faults: list[Findin
         if server is None:
             faults.append(unknown(entry, "upstream", entry.value.upstream, upstreams, ("upstream",)))
             server = next(iter(upstreams.values()))  # so that the rules can be checked too; nothing leaves from here
-        models[name] = Model(name, server, MappingProxyType(dict(entry.value.labels)), entry.value.served_as)
+        labels = MappingProxyType(dict(entry.value.labels))
+        card, recorded = _card(entry.value.card), _recorded(entry, faults)
+        models[name] = Model(name, server, labels, entry.value.served_as, card, recorded)
     return models
+
+
+def _recorded(entry: Entry[ModelEntry], faults: list[Finding]) -> Recorded | None:
+    """Return what is kept of a model's inputs; a key that nothing can be encrypted to is added to `faults`."""
+    terms = entry.value.record_inputs
+    if terms is None:
+        return None
+    if terms.keep < MIN_KEEP:
+        faults.append(entry.finding("`keep` must be at least 1h", "`30d` is usual", at=("record_inputs", "keep")))
+    try:
+        recipient = Recipient(terms.encrypt_to.encode())
+    except SealError as error:
+        hint = "openssl genpkey -algorithm x25519 -out fitting.pem && openssl pkey -in fitting.pem -pubout"
+        message = f"inputs cannot be encrypted to this: {error}"
+        faults.append(entry.finding(message, hint, at=("record_inputs", "encrypt_to")))
+        return None
+    return Recorded(terms.encrypt_to.encode(), recipient.name, terms.rows_per_minute, terms.keep)
+
+
+def _card(entry: CardEntry | None) -> Card:
+    if entry is None:
+        return NO_CARD
+    return Card(
+        entry.owner,
+        entry.purpose,
+        entry.classification,
+        entry.processors,
+        entry.datasheet,
+        MappingProxyType(dict(entry.lineage)),
+    )
 
 
 def _detectors(parts: Parts, root: str, faults: list[Finding]) -> dict[str, DetectorFile]:
@@ -153,7 +202,7 @@ def _check_names(
     parts: Parts, models: Mapping[str, Model], dialects: Mapping[str, Dialect], faults: list[Finding]
 ) -> None:
     """Refuse models that no request could tell apart, and names that no request could carry."""
-    alone: dict[str, str] = {}
+    alone: dict[str, str] = {}  # by upstream: two of one dialect are never at the same address
     for name, entry in parts.models.items():
         dialect = dialects.get(models[name].upstream.dialect)
         if dialect is None:
@@ -161,18 +210,28 @@ def _check_names(
         if entry.value.served_as is not None and dialect.naming is not Naming.BODY:
             hint = f"requests of `{dialect.name}` name no model in their body: call the model what its server calls it"
             faults.append(entry.finding("`served_as` means nothing here", hint, at=("served_as",)))
-        if dialect.naming is Naming.NOWHERE and alone.setdefault(dialect.name, entry.place) != entry.place:
-            message = f"`{dialect.name}` already has a model at {alone[dialect.name]}"
-            faults.append(entry.finding(message, "its requests name none, so it can have one only", at=("upstream",)))
+        server = models[name].upstream.name
+        if dialect.naming is Naming.NOWHERE and alone.setdefault(server, entry.place) != entry.place:
+            message = f"`{server}` already has a model at {alone[server]}"
+            hint = f"requests of `{dialect.name}` name none, so it can have one only"
+            faults.append(entry.finding(message, hint, at=("upstream",)))
 
 
 def _check_parameters(parts: Parts, known: Mapping[str, KnownParameter], faults: list[Finding]) -> None:
     for entry in parts.parameters.values():
-        for word, terms in entry.value.items():
-            if word not in known:
-                faults.append(unknown(entry, "parameter", word, known, (word,)))
-            elif isinstance(terms, Limit) and not known[word].counted:
-                faults.append(entry.finding(f"`{word}` is not a count", "write `allow` or `refuse`", at=(word,)))
+        _check_words(entry, entry.value, known, (), "write `allow` or `refuse`", faults)
+    for floor in parts.floor.values():
+        _check_words(floor, floor.value.parameters, known, ("parameters",), "write `refuse`", faults)
+
+
+def _check_words(
+    entry: Entry[V], said: Terms, known: Mapping[str, KnownParameter], at: Path, hint: str, faults: list[Finding]
+) -> None:
+    for word, terms in said.items():
+        if word not in known:
+            faults.append(unknown(entry, "parameter", word, known, (*at, word)))
+        elif isinstance(terms, Limit) and not known[word].counted:
+            faults.append(entry.finding(f"`{word}` is not a count", hint, at=(*at, word)))
 
 
 def _budgets(parts: Parts, faults: list[Finding]) -> dict[str, Budget]:

@@ -53,6 +53,7 @@ def authorize(
                 policy=policy.digest,
                 shadow=(*shadow, *would_allow),
                 parameters=rule.parameters[upstream.dialect],
+                terms=rule.terms[upstream.dialect],
             )
         if weak is None:
             would_allow.append(rule.id)

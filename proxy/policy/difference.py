@@ -15,9 +15,10 @@ from itertools import product
 
 from proxy.exchange import Action, Issuer, Upstream
 from proxy.identity.workload import Workload
+from proxy.policy import wording
 from proxy.policy.access import CLOSED, OTHERWISE, Access, Way, access, output_words
 from proxy.policy.coarseness import Turn, turn
-from proxy.policy.model import Policy
+from proxy.policy.model import Model, Policy
 
 
 class Kind(IntEnum):
@@ -180,6 +181,14 @@ def _parties(old: Policy, new: Policy) -> Iterator[str]:
         was, becomes = old.models[name].upstream.name, new.models[name].upstream.name
         if was != becomes:
             yield f"model {name}: upstream: {was} → {becomes}"
+    for name in sorted(old.models.keys() | new.models.keys()):
+        kept, kept_now = (_kept(policy.models.get(name)) for policy in (old, new))
+        if kept != kept_now:
+            yield f"model {name}: inputs: {kept} → {kept_now}"
+
+
+def _kept(model: Model | None) -> str:
+    return "none are kept" if model is None or model.recorded is None else wording.recorded(model.recorded)
 
 
 def _issuers(policy: Policy) -> Mapping[str, Issuer]:
@@ -199,8 +208,9 @@ def _compared(
             yield f"{kind} {name}: {'added' if was is None else 'removed'}"
             continue
         for part in (field.name for field in fields(was)):
-            if getattr(was, part) != getattr(becomes, part):
-                yield f"{kind} {name}: {part}: {_shown(getattr(was, part))} → {_shown(getattr(becomes, part))}"
+            before, after = _shown(getattr(was, part)), _shown(getattr(becomes, part))
+            if before != after:
+                yield f"{kind} {name}: {part}: {before} → {after}"
 
 
 def _shown(value: object) -> str:

@@ -10,15 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from proxy.dialects import DIALECTS
 from proxy.documents import Closed, Document, Name, Path, fault, parse, suggestion, validate
 from proxy.documents.quantities import WholeSeconds
 from proxy.errors import ConfigError, Finding
-from proxy.exchange import Action, Denial, Grant, Principal, Target, Upstream
+from proxy.exchange import Action, Denial, Grant, Parameter, Principal, Target, Upstream
 from proxy.policy.decide import authorize
 from proxy.policy.facts import ClaimFacts, ClaimName, Fact, claim_path
 from proxy.policy.hours import WeekMoment
 from proxy.policy.model import Policy
-from proxy.policy.schema import OutputEntry, Text
+from proxy.policy.schema import Limit, OutputEntry, ParameterTerms, Text
 from proxy.reasons import Reason
 
 NOW = 1_700_000_000  # UNIX seconds: the tests' own clock, a Tuesday
@@ -70,6 +71,9 @@ class Expected(Closed):
     )
     budget: Name | None = Field(None, description="The budget.")
     output: OutputEntry | None = Field(None, description="The output, after the floor.")
+    parameters: dict[Name, ParameterTerms] | None = Field(
+        None, description="What may be asked for beside the input, after the floor; words that are not named may be so."
+    )
     detector: Name | None = Field(None, description="The detector.")
     mfa: Literal["required", "not_required"] | None = Field(None, description="Whether MFA was asked for.")
     shadow: tuple[Name, ...] | None = Field(None, description="Rules in shadow that would have decided otherwise.")
@@ -176,11 +180,43 @@ class _Trial:
         expect, got = self._test.expect, _described(decision)
         for field in Expected.model_fields:
             expected = getattr(expect, field)
-            if expected is not None and expected != got[field]:
+            if field == "parameters" and expected is not None and isinstance(decision, Grant):
+                yield from self._parameters(expected, decision)
+            elif expected is not None and expected != got[field]:
                 because = f" ({decision.reason})" if isinstance(decision, Denial) and field == "effect" else ""
                 yield self._finding(
                     f"`{field}` is {_shown(got[field])}{because}, not {_shown(expected)}", "expect", field
                 )
+
+    def _parameters(self, expected: Mapping[str, ParameterTerms], grant: Grant) -> Iterator[Finding]:
+        """Compare word by word; a word that no dialect of the request has would be compared in vain."""
+        known = DIALECTS[grant.upstream.dialect].parameters
+        for word, terms in expected.items():
+            if word not in known:
+                near = suggestion(word, known)
+                yield self._finding(
+                    f"`{grant.upstream.dialect}` has no parameter `{word}`{near}", "expect", "parameters", word
+                )
+                continue
+            got = _as_terms(grant.parameters.get(word))
+            if got != terms:
+                message = f"`{word}` is {_shown_terms(got)}, not {_shown_terms(terms)}"
+                yield self._finding(message, "expect", "parameters", word)
+
+
+def _as_terms(parameter: Parameter | None) -> ParameterTerms:
+    """Return what a policy would write for it."""
+    if parameter is None:
+        return "refuse"
+    if parameter.most is None:
+        return "allow"
+    return Limit.model_construct(at_most=parameter.most, above="cap" if parameter.cap else "refuse")
+
+
+def _shown_terms(terms: ParameterTerms) -> str:
+    if isinstance(terms, Limit):
+        return f"`at_most: {terms.at_most}`" + (" and refused above" if terms.above == "refuse" else "")
+    return f"`{terms}`"
 
 
 def _now(request: Request) -> int:
@@ -237,6 +273,7 @@ def _described(decision: Grant | Denial) -> Mapping[str, object]:
         "output": OutputEntry.model_construct(
             decimals=output.decimals, top_k=output.top_k, label_only=output.label_only or None
         ),
+        "parameters": None,  # compared word by word
         "detector": decision.detector.name if decision.detector else None,
         "mfa": "required" if decision.mfa else "not_required",
         "shadow": decision.shadow,
@@ -246,6 +283,8 @@ def _described(decision: Grant | Denial) -> Mapping[str, object]:
 def _shown(value: object) -> str:
     if value is None or value == ():
         return "nothing"
+    if isinstance(value, dict):
+        return ", ".join(f"{word}: {_shown_terms(terms)}" for word, terms in value.items())
     if isinstance(value, OutputEntry):
         return ", ".join(f"{key}: {setting}" for key, setting in value.model_dump(exclude_none=True).items())
     return ", ".join(f"`{item}`" for item in value) if isinstance(value, tuple) else f"`{value}`"

@@ -149,8 +149,11 @@ def _outcome(
 def _floor(policy: Policy, deciding: Rule | None) -> str:
     if not isinstance(deciding, AllowRule) or policy.floor is None:
         return ""
+    told = []
     written, held = policy.outputs[deciding.output.name], deciding.output
-    if (written.decimals, written.top_k, written.label_only) == (held.decimals, held.top_k, held.label_only):
-        return f"the floor at {policy.floor.place} changes nothing"
-    was = ", ".join(wording.output(written))
-    return f"output {written.name} says {was}: the floor at {policy.floor.place} makes it coarser"
+    if (written.decimals, written.top_k, written.label_only) != (held.decimals, held.top_k, held.label_only):
+        was = ", ".join(wording.output(written))
+        told.append(f"output {written.name} says {was}: the floor at {policy.floor.place} makes it coarser")
+    if deciding.lowered:
+        told.append(f"the floor at {policy.floor.place} is stricter about {wording.listed(deciding.lowered)}")
+    return "; ".join(told) or f"the floor at {policy.floor.place} changes nothing"

@@ -1,7 +1,7 @@
 """The compiled policy: immutable, with every name resolved and every rule indexed. `proxy.policy.compile` makes it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from ipaddress import IPv4Network, IPv6Network
 from operator import and_
@@ -19,6 +19,31 @@ Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """What a review asks about a model, in its author's words; None and empty: not said."""
+
+    owner: str | None = None
+    purpose: str | None = None
+    classification: str | None = None
+    processors: tuple[str, ...] | None = None  # empty: said that there are none
+    datasheet: str | None = None
+    lineage: Mapping[str, str] = field(default_factory=dict)  # what it was made from -> its SHA-256, hexadecimal
+
+
+NO_CARD = Card()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """That a thinned sample of a model's inputs is kept, for whom, and how long."""
+
+    encrypt_to: bytes  # a public key, PEM
+    recipient: str  # the first 16 hexadecimal digits of the SHA-256 of that key, as in a sealed file
+    rows_per_minute: int
+    keep: int  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model that callers may ask for."""
 
@@ -26,6 +51,8 @@ class Model:
     upstream: Upstream
     labels: Mapping[str, str]
     served_as: str | None = None  # the server's own name for it, where that is another
+    card: Card = NO_CARD
+    recorded: Recorded | None = None  # None: no input is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +65,10 @@ class DetectorFile:
 
 
 @dataclass(frozen=True, slots=True)
-class FloorOutput:
-    """The output that no rule may be finer than. `place` is file:line."""
+class FloorTerms:
+    """What no rule may go below: an output that none is finer than, parameters. `place` is file:line."""
 
-    output: Output
+    output: Output | None
     place: str
 
 
@@ -101,7 +128,9 @@ class AllowRule:
     output: Output
     detector: DetectorUse | None
     asks: str | None  # the name of its `parameters`
-    parameters: Mapping[str, Parameters]  # by dialect: those terms over the dialect's own
+    parameters: Mapping[str, Parameters]  # by dialect: those terms over the dialect's own, held to the floor
+    terms: Mapping[str, tuple[str, ...]]  # the same in words; empty where they are the dialect's own
+    lowered: frozenset[str]  # parameters that the floor made stricter
 
 
 Rule = AllowRule | DenyRule
@@ -219,7 +248,7 @@ class Policy:
     probes: tuple[Probe, ...]
     dialects: tuple[str, ...]  # in use
     outputs: Mapping[str, Output]  # as they are written: a rule's own is already held to the floor
-    floor: FloorOutput | None
+    floor: FloorTerms | None
     rules: tuple[Rule, ...]  # in file order, files by name
     denies: RuleIndex[DenyRule]
     allows: RuleIndex[AllowRule]

@@ -1,66 +1,33 @@
 """Builds the issuers, workloads and upstreams of a policy: who callers are, and where the models are."""
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Mapping
+from dataclasses import replace
 
+from proxy.dialects import Dialect
 from proxy.documents import Path, suggestion
 from proxy.errors import Finding
 from proxy.exchange import Form, Issuer, Mfa, Pointer, Upstream
 from proxy.identity.workload import Workload
+from proxy.policy.address import read_url
 from proxy.policy.merging import Entry
+from proxy.policy.places import DNS, PATH, prefix, public_host
+from proxy.policy.replicas import health_check, replicas, servers
 from proxy.policy.schema import IssuerEntry, MfaTerms, UpstreamEntry, WorkloadEntry
 
 MAX_LEEWAY = 300  # seconds; a clock that is further off is broken
 MAX_STALENESS = 86_400  # seconds that a withdrawn key may still count while its issuer is away
 
-# RFC 3986 without user names, fragments and everything that two programs might read differently.
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-    r"(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?(?P<query>\?[A-Za-z0-9._~=&-]*)?"
-)
-
-_PATH = re.compile(r"(?:/[A-Za-z0-9][A-Za-z0-9._~-]*)+")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+")  # RFC 3986 section 3: a scheme and something, visible ASCII
-_DNS = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")  # RFC 1034 section 3.5
 
 
-@dataclass(frozen=True, slots=True)
-class _Url:
-    scheme: str
-    host: str
-    port: int
-    path: str
-    query: str
-
-    @property
-    def clear_on_the_wire(self) -> bool:
-        """Say whether another machine could read along."""
-        return self.scheme == "http" and not _loopback(self.host)
-
-
-def upstream(entry: Entry[UpstreamEntry], dialects: Collection[str], root: str, faults: list[Finding]) -> Upstream:
+def upstream(
+    entry: Entry[UpstreamEntry], dialects: Mapping[str, Dialect], root: str, faults: list[Finding]
+) -> Upstream:
     """Build an upstream; what is wrong with it is added to `faults`."""
     value = entry.value
-    url = _url(value.url)
-    if url is None or url.query:
-        faults.append(
-            entry.finding(
-                "not the address of a server",  # which may hold a password: it is not repeated here
-                "like `https://models.internal:8000`: lower case, no user name, no query",
-                at=("url",),
-            )
-        )
-        url = _Url("https", "invalid", 443, "", "")
-    elif url.clear_on_the_wire and value.plaintext is None:
-        faults.append(
-            entry.finding(
-                f"plain HTTP to another machine, `{url.host}`",
-                "use https, or say `plaintext: allowed` if the network is trusted",
-                at=("url",),
-            )
-        )
+    urls = servers(entry, faults)
+    url = urls[0]
     if value.dialect not in dialects:
         message = f"unknown dialect `{value.dialect}`{suggestion(value.dialect, dialects)}"
         faults.append(entry.finding(message, f"known dialects: {', '.join(sorted(dialects))}", at=("dialect",)))
@@ -71,7 +38,8 @@ def upstream(entry: Entry[UpstreamEntry], dialects: Collection[str], root: str, 
         for key in ("ca_file", "client_certificate", "public_key_sha256")
         if url.scheme == "http" and getattr(value, key) is not None
     ]
-    return Upstream(
+    form = _form(entry, faults)
+    one = Upstream(
         name=entry.name,
         scheme=url.scheme,
         host=url.host,
@@ -86,7 +54,15 @@ def upstream(entry: Entry[UpstreamEntry], dialects: Collection[str], root: str, 
         client_cert_file=under(root, value.client_certificate),
         client_key_file=under(root, value.client_key),
         spki_sha256=value.public_key_sha256,
-        form=_form(entry, faults),
+        form=form,
+    )
+    health = health_check(entry, dialects.get(value.dialect), form, faults)
+    return replace(
+        one,
+        public_host=public_host(entry, faults),
+        prefix=prefix(entry, faults),
+        replicas=() if health is None else replicas(one, urls, health),
+        health=health,
     )
 
 
@@ -99,7 +75,7 @@ def _form(entry: Entry[UpstreamEntry], faults: list[Finding]) -> Form | None:
         return None
     for key in ("infer", "health"):
         path = getattr(value, key)
-        if path is not None and not _PATH.fullmatch(path):
+        if path is not None and not PATH.fullmatch(path):
             faults.append(entry.finding(f"`{path}` is not a path", "like `/classify`", at=("generic", key)))
     for key in ("rows", "features"):
         if "*" in (getattr(value, key) or ""):
@@ -165,7 +141,7 @@ def workload(entry: Entry[WorkloadEntry], faults: list[Finding]) -> Workload:
     if value.uri is not None and not _URI.fullmatch(value.uri):
         hint = "like `spiffe://example.org/scorer`: the whole URI, as it stands in the certificate"
         faults.append(entry.finding(f"`{value.uri}` is not a URI", hint, at=("uri",)))
-    if value.dns is not None and not _DNS.fullmatch(value.dns):
+    if value.dns is not None and not DNS.fullmatch(value.dns):
         hint = "like `scorer.internal`: the whole name in lower case, without wildcards"
         faults.append(entry.finding(f"`{value.dns}` is not a DNS name", hint, at=("dns",)))
     return Workload(entry.name, frozenset(value.roles), value.uri, value.dns)
@@ -183,32 +159,8 @@ def under(root: str, file: str | None) -> str | None:
 
 def _private(entry: Entry[IssuerEntry], text: str, at: Path, faults: list[Finding]) -> None:
     """Refuse an address from which keys could be had by anybody on the way."""
-    url = _url(text)
+    url = read_url(text)
     if url is None:
         faults.append(entry.finding("not a web address", "like `https://idp.example.com/jwks`", at=at))
     elif url.clear_on_the_wire:
         faults.append(entry.finding("keys over plain HTTP can be replaced on the way", "use https", at=at))
-
-
-def _url(text: str) -> _Url | None:
-    match = _URL.fullmatch(text)
-    if match is None:
-        return None
-    host, port = match["host"].strip("[]"), int(match["port"] or {"http": 80, "https": 443}[match["scheme"]])
-    if port > 65_535 or ("[" in match["host"] and not _is_address(host)):
-        return None
-    if any(segment in {".", ".."} for segment in match["path"].split("/")):
-        return None
-    return _Url(match["scheme"], host, port, match["path"], match["query"] or "")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)

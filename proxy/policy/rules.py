@@ -8,11 +8,11 @@ from typing import TypeVar
 from proxy.dialects import Dialect
 from proxy.documents import Path, suggestion
 from proxy.errors import Finding
-from proxy.exchange import Action, Budget, DetectorUse, Mfa, Mode, Output, Suspicion
+from proxy.exchange import MANAGEMENT, Action, Budget, DetectorUse, Mfa, Mode, Output, Suspicion
 from proxy.policy.facts import claim_is
 from proxy.policy.merging import Entry
 from proxy.policy.model import AllowRule, DenyRule, DetectorFile, Model, Network, Rule, Scope
-from proxy.policy.parameters import Terms, effective
+from proxy.policy.parameters import Terms, effective, told
 from proxy.policy.parties import terms
 from proxy.policy.schema import Floor, Match, OutputEntry, RuleEntry
 from proxy.policy.suspicion import detector_use
@@ -90,7 +90,10 @@ class RuleBuilder:
         detector = self._detector(entry, match, output)
         terms_of_use = self._named(entry, "parameters", entry.value.parameters, self._parameters, ("parameters",))
         scope = self._scope(entry, match, "allow")
+        self._refuse_unread(entry, match, scope.models)
         mfa = self._mfa(entry)
+        floor = self._floor.parameters if self._floor else {}
+        parameters, lowered = effective(terms_of_use or {}, self._dialects, floor)
         if budget is None or output is None:
             return None
         return AllowRule(
@@ -103,13 +106,15 @@ class RuleBuilder:
             output=stricter(str(entry.value.output), output, self._floor.output if self._floor else None),
             detector=detector,
             asks=entry.value.parameters,
-            parameters=effective(terms_of_use or {}, self._dialects),
+            parameters=parameters,
+            terms=told(parameters, self._dialects),
+            lowered=lowered,
         )
 
     def _require_words(self, entry: Entry[RuleEntry], match: Match) -> None:
         """An allow rule says in words whom it lets do what; nothing is open because somebody forgot a line."""
         required = (
-            (match.roles, "`roles`", "`roles: any` means: whoever has a token"),
+            (match.roles, "`roles`", "`roles: any` means: whoever has a token, and every workload"),
             (match.actions, "`actions`", "like `actions: [infer, metadata]`"),
             (
                 match.models or match.model_labels,
@@ -123,6 +128,15 @@ class RuleBuilder:
         for key, purpose in (("budget", "how much a caller may ask"), ("output", "how exactly the answer may speak")):
             if getattr(entry.value, key) is None:
                 self._refuse(entry, f"an allow rule must name its `{key}`", purpose)
+
+    def _refuse_unread(self, entry: Entry[RuleEntry], match: Match, models: Iterable[str]) -> None:
+        """Nothing is opened whose answers nobody here can read."""
+        spoken = {self._models[name].upstream.dialect for name in models if name in self._models}
+        read = {action for name in spoken & self._dialects.keys() for action in self._dialects[name].manages}
+        for number, action in enumerate(match.actions or ()):
+            if action in MANAGEMENT - read and spoken:
+                message = f"`{action}` cannot be opened: {' and '.join(sorted(spoken))} would not let its answers pass"
+                self._refuse(entry, message, "delete the word", at=("allow", "actions", number))
 
     # ── the parts ───────────────────────────────────────────────────────────────────────────────────────────────
 

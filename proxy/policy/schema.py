@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Tag, WithJsonSchema, model_validator
 
+from proxy.detection.sample import KEEP
 from proxy.documents import Closed, Name, by_kind, fault, unique
 from proxy.documents.quantities import Bytes, Rate, Seconds, WholeSeconds
 from proxy.exchange import Action, Mode, Suspicion
@@ -20,6 +21,7 @@ MAX_DECIMALS = 15  # a double has no more that mean anything
 MAX_CLASSES = 1000  # of `top_k`
 MAX_RULES = 10_000  # in one file
 MAX_COUNT = 10_000_000  # of a request parameter
+MAX_REPLICAS = 64  # of one upstream
 
 _POINTER = re.compile(r"(?:/(?:[^/~]|~[01])*)*")  # RFC 6901 section 3
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -148,10 +150,45 @@ class GenericEntry(Closed):
     health: Text | None = Field(None, description="The path of its health, which is GET.")
 
 
+class HealthEntry(Closed):
+    """How each replica is asked whether it is well; who is not gets no requests."""
+
+    path: Text | None = Field(
+        None, description="Asked with GET, 2xx is well: `/v2/health/ready`. Without it, what the dialect has for that."
+    )
+    every: Seconds = Field(2.0, description="How often, at least 100ms.")
+    timeout: Seconds = Field(1.0, description="How long an answer may take.")
+    down_after: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="After so many failures in a row it is passed over."
+    )
+    up_after: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="After so many successes in a row it is asked again."
+    )
+
+
 class UpstreamEntry(Closed):
     """A model server."""
 
-    url: Text = Field(description="Where it is: `https://triton.internal:8000`, with a path if it has one.")
+    url: Text | None = Field(
+        None, description="Where it is: `https://triton.internal:8000`, with a path if it has one. Or `urls`."
+    )
+    urls: (
+        Annotated[
+            tuple[Text, ...],
+            Field(min_length=1, max_length=MAX_REPLICAS, json_schema_extra={"uniqueItems": True}),
+            AfterValidator(unique),
+        ]
+        | None
+    ) = Field(None, description="Where its replicas are; the one with the fewest requests under way is asked.")
+    health: HealthEntry | None = Field(
+        None, description="How replicas are asked whether they are well; with `urls`, they are in any case."
+    )
+    host: Text | None = Field(
+        None, description="Callers reach it under this host alone: `iris.example.com`. A port does not count."
+    )
+    prefix: Text | None = Field(
+        None, description="Callers reach it under this path: `/iris`. The server does not see the prefix."
+    )
     dialect: Text = Field(description="The protocol it speaks: `oip-v2`.")
     generic: GenericEntry | None = Field(None, description="Where things are, if its dialect is `generic`.")
     timeout: Seconds = Field(10.0, description="From the request's first byte to the answer's last.")
@@ -167,6 +204,35 @@ class UpstreamEntry(Closed):
     )
 
 
+class CardEntry(Closed):
+    """What a review asks about a model. `hip inventory` lists it and what is missing; no decision depends on it."""
+
+    owner: Text | None = Field(None, description="Who answers for it: a team, a person, an address.")
+    purpose: Text | None = Field(None, description="What it is for.")
+    classification: Text | None = Field(
+        None, description="The class of its data, in your organisation's words: `personal`, `internal`."
+    )
+    processors: Annotated[tuple[Text, ...], AfterValidator(unique)] | None = Field(
+        None, description="Who else sees what callers send: sub-processors. `[]`: nobody."
+    )
+    datasheet: Text | None = Field(None, description="Where its datasheet or model card is.")
+    lineage: dict[Name, Digest] = Field(
+        {}, description="What it was made from, by SHA-256: `{weights: …, training-data: …}`."
+    )
+
+
+class RecordEntry(Closed):
+    """Keeps a sample of what callers ask, for `hip detector fit`. Only who holds the private key can read it."""
+
+    encrypt_to: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="A public key in PEM, X25519 or RSA, as a block after `|`. The private key stays elsewhere."
+    )
+    rows_per_minute: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="How many inputs of a minute are kept, chosen by chance; one of a request."
+    )
+    keep: WholeSeconds = Field(KEEP, description="How long, like `30d`; at least 1h.")
+
+
 class ModelEntry(Closed):
     """A model that may be asked for. A model that is not here does not exist for callers."""
 
@@ -174,6 +240,10 @@ class ModelEntry(Closed):
     labels: dict[Name, Text] = Field({}, description="Words about it, for rules with `model_labels`.")
     served_as: Text | None = Field(
         None, description="What its server calls it, where callers name it in the body: `/models/llama-3-8b`."
+    )
+    card: CardEntry | None = Field(None, description="What a review asks about it: `hip inventory`.")
+    record_inputs: RecordEntry | None = Field(
+        None, description="KEEPS INPUTS of callers, encrypted, where hip.yaml has `recordings`. Absent: none are kept."
     )
 
 
@@ -209,6 +279,12 @@ ParameterTerms = Annotated[
 ]
 
 
+FloorParameter = Annotated[
+    Annotated[Literal["refuse"], Tag("<text>")] | Annotated[Limit, Tag("<group>")],
+    by_kind("`refuse` or a group with `at_most`"),
+]
+
+
 class DetectorEntry(Closed):
     """A trained judge of inputs, made by `hip detector fit`."""
 
@@ -238,18 +314,23 @@ class Floor(Closed):
 
     mfa: Literal["required"] | None = Field(None, description="`required`: no rule may say `mfa: not_required`.")
     output: OutputEntry | None = Field(None, description="Every output is at least as coarse as this one.")
+    parameters: dict[Name, FloorParameter] = Field(
+        {}, description="No caller may ask for more than this: `{max_tokens: {at_most: 1024}, echo: refuse}`."
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> "Floor":
-        if not (self.mfa or self.output):
-            raise fault("must set `mfa` or `output`", "or delete `floor`")
+        if not (self.mfa or self.output or self.parameters):
+            raise fault("must set `mfa`, `output` or `parameters`", "or delete `floor`")
         return self
 
 
 class Match(Closed):
     """Which requests a rule is about: all that is named here must hold."""
 
-    roles: AnyOrWords | None = Field(None, description="The caller has one of these roles; `any`: whoever has a token.")
+    roles: AnyOrWords | None = Field(
+        None, description="The caller has one of these roles; `any`: whoever has a token, and every workload."
+    )
     issuers: Names | None = Field(
         None, description="The token is from one of these issuers; `mtls`: no token, a workload."
     )

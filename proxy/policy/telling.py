@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from proxy.exchange import DetectorUse, Grant, Mode, Principal, Target, Upstream
+from proxy.exchange import Action, DetectorUse, Grant, Mode, Principal, Target, Upstream
 from proxy.policy import wording
 from proxy.policy.explanation import Explanation, Other
 from proxy.policy.model import AllowRule, Policy
 from proxy.reasons import Reason
 
+INPUTS = frozenset({Action.INFER, Action.STREAM})  # the actions that have some
 STEPS = {1: "classify", 2: "authenticate", 3: "authorize", 4: "charge", 5: "inspect", 6: "forward", 7: "harden"}
 
 
@@ -135,13 +136,27 @@ def _denied(policy: Policy, why: Explanation) -> Step:
 def _granted(policy: Policy, grant: Grant, rule: AllowRule, floor: str) -> tuple[Step, ...]:
     asked = wording.terms(rule.mfa, policy.factors[grant.principal.issuer])
     hardened = ", ".join(wording.output(grant.output)) or "as the server says it"
+    beside = [f"beside the input: {', '.join(grant.terms)}"] if grant.terms else []
     return (
-        Step(3, (f"allowed by {rule.id} ({rule.place})", f"authentication asked: {asked}")),
+        Step(3, (f"allowed by {rule.id} ({rule.place})", f"authentication asked: {asked}", *beside)),
         Step(4, (f"budget {grant.budget.name}: {wording.budget(grant.budget)}",)),
         Step(5, (_inspected(grant.detector),)),
-        Step(6, (f"to {grant.upstream.scheme}://{grant.upstream.host}:{grant.upstream.port}",)),
+        Step(6, (_forwarded(grant.upstream), *_recorded(policy, grant.target))),
         Step(7, (f"output {grant.output.name}: {hardened}", *([floor] if floor else []))),
     )
+
+
+def _forwarded(upstream: Upstream) -> str:
+    if not upstream.replicas:
+        return f"to {upstream.scheme}://{upstream.host}:{upstream.port}"
+    return f"to the replica with the fewest requests: {', '.join(map(str, upstream.replicas))}"
+
+
+def _recorded(policy: Policy, target: Target) -> tuple[str, ...]:
+    model = policy.models.get(target.model or "")
+    if model is None or model.recorded is None or target.action not in INPUTS:
+        return ()
+    return (f"INPUTS: {wording.recorded(model.recorded)}",)
 
 
 def _inspected(use: DetectorUse | None) -> str:

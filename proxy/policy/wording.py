@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.exchange import Action, Budget, DetectorUse, Mfa, Output, Parameters, Principal, Window
-from proxy.policy.model import AllowRule, Scope
+from proxy.policy.model import AllowRule, Recorded, Scope
 
 NO_MFA = "NO MFA"
 
@@ -66,14 +66,20 @@ def output(profile: Output) -> Iterator[str]:
         yield f"top {profile.top_k}"
 
 
+def recorded(terms: Recorded) -> str:
+    """Return what is kept of a model's inputs, for whom and how long."""
+    rate = f"up to {terms.rows_per_minute} a minute"
+    return f"{rate} are kept for {duration(terms.keep)}, encrypted to the key {terms.recipient}"
+
+
 def detector(use: DetectorUse) -> str:
     """Return who judges the inputs, and what comes of it."""
     return f"detector {use.name} ({use.mode})"
 
 
-def parameters(allowed: Parameters) -> str:
+def parameter_words(allowed: Parameters) -> tuple[str, ...]:
     """Return the request parameters that may be used, and how far."""
-    return ", ".join(
+    return tuple(
         name if one.most is None else f"{name} up to {one.most}{'' if one.cap else ', no more'}"
         for name, one in sorted(allowed.items())
     )

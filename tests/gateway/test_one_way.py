@@ -25,6 +25,7 @@ from tests.gateway.simulators import (
     SimulatedAuthenticator,
     SimulatedDetector,
     SimulatedLedger,
+    SimulatedSequences,
     SimulatedSources,
     SimulatedTrail,
     SimulatedUpstream,
@@ -153,6 +154,16 @@ REFUSED = [
         {},
         503,
         Reason.DETECTOR_FAILED,
+    ),
+    (
+        "sequences in a store that is away",
+        {
+            "more": ", sequences: enforce",
+            "sequences": SimulatedSequences(DependencyFault(Reason.SEQUENCES_UNAVAILABLE)),
+        },
+        {},
+        503,
+        Reason.SEQUENCES_UNAVAILABLE,
     ),
     ("a journal that is full", {"trail": SimulatedTrail(0)}, {}, 503, None),
 ]

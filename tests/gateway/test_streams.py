@@ -167,6 +167,7 @@ async def test_text_that_flowed_is_settled_also_when_the_caller_hangs_up():
     assert home.ledger.charges == [Cost(rows=1, tokens=1)]
     (settled,) = home.ledger.settled
     assert settled.tokens > 5
+    assert home.trail.records[1].settled_tokens == settled.tokens
 
 
 # ── the edge ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +242,27 @@ async def test_a_server_that_stops_ends_its_streams():
     with pytest.raises(asyncio.CancelledError):
         await serving
     assert home.upstream.open == 0
-    assert len(home.trail.records) == 2
+    assert home.reasons == [Reason.ALLOWED, Reason.SHUTTING_DOWN]
+
+
+async def test_a_server_that_stops_ends_a_stream_that_waits_for_its_reader():
+    """The piece is handed to a connection that does not take it: the generator is not the one that is cancelled."""
+    home, connection = house(EVENT, EVENT), Connection()
+    full = asyncio.Event()
+
+    async def stuck(message):
+        if message.get("body"):
+            full.set()
+            await asyncio.Event().wait()
+
+    connection.send = stuck
+    serving = connection.serve(home)
+    await full.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert home.upstream.open == 0
+    assert home.reasons == [Reason.ALLOWED, Reason.SHUTTING_DOWN]
 
 
 @pytest.mark.parametrize("rows", [1, 3000])

@@ -35,13 +35,14 @@ def test_a_folder_decides_as_its_tests_say(folder: Path) -> None:
     holds(read_directory(folder), read_directory(folder / "tests"))
 
 
-def test_the_page_that_teaches_the_language_is_true() -> None:
+@pytest.mark.parametrize("page", ["policy", "programs"])
+def test_a_page_that_teaches_the_language_is_true(page: str) -> None:
     """Every YAML block of the page that names a file is part of one policy directory, which holds."""
-    page = (ROOT / "docs/policy.md").read_text()
+    text = (ROOT / f"docs/{page}.md").read_text()
     blocks: dict[str, bytes] = {}
-    for name, content in _BLOCK.findall(page):
+    for name, content in _BLOCK.findall(text):
         blocks[name] = blocks.get(name, b"") + content.encode()
-    assert page.count("```yaml") == len(_BLOCK.findall(page))
+    assert text.count("```yaml") == len(_BLOCK.findall(text))
     tests = {name: content for name, content in blocks.items() if name.startswith("tests/")}
     holds({name: content for name, content in blocks.items() if name not in tests}, tests)
 

@@ -105,6 +105,13 @@ def test_who_is_believed_and_asked_is_told() -> None:
     )
 
 
+def test_a_floor_about_parameters_is_a_difference_for_rules_that_say_nothing_of_them() -> None:
+    old = OLD.replace("dialect: oip-v2", "dialect: openai")
+    ((change, _),) = difference(policy(old), policy(old + "floor: {parameters: {n: {at_most: 0}}}\n")).access
+    assert (change.kind, change.before) == (Kind.PARAMETERS, "those that are always safe")
+    assert "n up to 0" in change.after
+
+
 def test_a_large_policy_is_compared_by_its_kinds() -> None:
     """200 models and 100 roles that no rule tells apart are few comparisons."""
     models = "".join(f"  m{n}: {{upstream: main}}\n" for n in range(200))
@@ -121,7 +128,7 @@ def test_a_large_policy_is_compared_by_its_kinds() -> None:
 
 def test_every_part_of_a_rule_is_compared() -> None:
     """A new field of a rule or a detector's use is a new way to differ: teach `proxy.policy.access`, then this test."""
-    ways = {"scope", "shadow", "mfa", "budget", "output", "detector", "asks", "parameters"}
+    ways = {"scope", "shadow", "mfa", "budget", "output", "detector", "asks", "parameters", "terms", "lowered"}
     assert {field.name for field in fields(AllowRule)} == ways | {"id", "place"}
     uses = {"name", "file", "digest", "mode", "on_suspicion", "sequences"}
     assert {field.name for field in fields(DetectorUse)} == uses
@@ -155,6 +162,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.output == (
         f"OPENED\n  guest: infer on iris\n      {WAY.replace('2 decimals', '1 decimal')}\n"
         "coarser output\n  reader: infer on iris\n      2 decimals → 1 decimal\n"
+        f"next: hip replay JOURNAL --policy {tmp_path}/new says whom it would have met\n"
     )
     same = hip_diff(tmp_path, OLD)
     assert (same.exit_code, same.output) == (0, "no difference in access\n")

@@ -36,6 +36,34 @@ def test_a_decision_that_differs_is_a_finding_at_the_word(expect: str, message: 
     assert failure.startswith("t.yaml:6:")
 
 
+WRITERS = policy(BASE.replace("oip-v2", "openai") + "parameters:\n  short: {max_tokens: {at_most: 5}}\n" + READERS
+                 + "    parameters: short\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ("max_tokens: {at_most: 6}", "`max_tokens` is `at_most: 5`, not `at_most: 6`"),
+        ("max_tokens: {at_most: 5, above: refuse}", "`max_tokens` is `at_most: 5`, not `at_most: 5` and refused above"),
+        ("max_tokens: allow", "`max_tokens` is `at_most: 5`, not `allow`"),
+        ("echo: allow", "`echo` is `refuse`, not `allow`"),
+        ("max_token: allow", "`openai` has no parameter `max_token`, did you mean `max_tokens`?"),
+    ],
+)
+def test_parameters_that_differ_are_findings_at_the_word(terms: str, message: str) -> None:
+    text = "version: v1\ntests:\n  - name: T\n" + ASKS + f"    expect: {{effect: allow, parameters: {{{terms}}}}}\n"
+    (failure,) = run_expectations(WRITERS, {"t.yaml": text.encode()}).failures
+    assert str(failure).endswith(f"T: {message}")
+    assert str(failure).startswith("t.yaml:6:")
+
+
+def test_a_denial_has_no_parameters() -> None:
+    asks = ASKS.replace("[reader]", "[nobody]")
+    text = "version: v1\ntests:\n  - name: T\n" + asks + "    expect: {effect: deny, parameters: {echo: refuse}}\n"
+    (failure,) = run_expectations(WRITERS, {"t.yaml": text.encode()}).failures
+    assert failure.message == "T: `parameters` is nothing, not echo: `refuse`"
+
+
 def test_a_denial_says_why() -> None:
     asks = ASKS.replace("[pwd, otp]", "[pwd]")
     assert failures(asks + "    expect: {effect: allow}\n") == [

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from proxy.cli import app
 from proxy.demo.identity import AUDIENCE, DemoIdentityProvider
-from proxy.exchange import Action, Grant, Principal, Target
+from proxy.exchange import Action, Certificate, Grant, Principal, Target
 from proxy.policy.explanation import MAX_NEAREST, Asked, Explanation, explain
 from proxy.policy.model import Policy
 from proxy.reasons import Reason
@@ -48,6 +48,15 @@ CONDITIONS = [
     (f"{READ}, hours: [mon 08:00-09:00 UTC]", "hours: mon 08:00-09:00 UTC; here: tue 22:13"),
     (f"{READ}, claims: {{team: botany}}", "claims: team: botany; here: not in the token"),
 ]
+
+
+def test_any_role_is_every_workload_too() -> None:
+    """As the language's page says: a rule for `roles: any` is open to client certificates that the policy names."""
+    base = BASE.replace("upstreams:", "workloads:\n  w: {dns: a.internal, roles: [x]}\nupstreams:")
+    rule = "  - id: r\n    allow: {roles: any, actions: [infer], models: [iris]}\n    mfa: not_required\n"
+    compiled = policy(f"{base}rules:\n{rule}    budget: trial\n    output: coarse\n")
+    workload = compiled.workloads.principal(Certificate("x" * 43, "1", ("a.internal",)))
+    assert isinstance(why(compiled, workload).decision, Grant)
 
 
 @pytest.mark.parametrize(("match", "lack"), CONDITIONS, ids=[lack.split(":")[0] for _, lack in CONDITIONS])
@@ -107,6 +116,12 @@ def test_what_the_floor_did_is_said() -> None:
     )
     assert why(policy(BASE + READERS), principal()).floor == ""
     assert "changes nothing" in why(policy(BASE + floor.replace("1", "3") + READERS), principal()).floor
+
+
+def test_what_the_floor_did_to_parameters_is_said() -> None:
+    base = BASE.replace("dialect: oip-v2", "dialect: openai") + "floor: {parameters: {max_tokens: {at_most: 3}}}\n"
+    assert "is stricter about max_tokens" in why(policy(base + READERS), principal()).floor
+    assert "changes nothing" in why(policy(base.replace("3}", "1000000}") + READERS), principal()).floor
 
 
 def test_a_whole_server_concerns_each_of_its_models() -> None:

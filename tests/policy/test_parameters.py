@@ -39,6 +39,36 @@ def test_a_rules_terms_replace_them_one_by_one() -> None:
     }
 
 
+FLOORS: list[tuple[str, str, Parameter | None]] = [
+    ("allow", "refuse", None),
+    ("{at_most: 9}", "refuse", None),
+    ("refuse", "{at_most: 9}", None),
+    ("allow", "{at_most: 9}", Parameter(9)),
+    ("allow", "{at_most: 9, above: refuse}", Parameter(9, cap=False)),
+    ("{at_most: 9}", "{at_most: 9, above: refuse}", Parameter(9)),
+    ("{at_most: 8}", "{at_most: 9, above: refuse}", Parameter(8)),
+    ("{at_most: 8, above: refuse}", "{at_most: 9}", Parameter(8, cap=False)),
+    ("{at_most: 10, above: refuse}", "{at_most: 9}", Parameter(9, cap=False)),
+    ("{at_most: 10}", "{at_most: 9}", Parameter(9)),
+    ("{at_most: 10}", "{at_most: 0}", Parameter(0)),
+]
+
+
+@pytest.mark.parametrize(("rule", "floor", "held"), FLOORS, ids=[f"{rule} over {floor}" for rule, floor, _ in FLOORS])
+def test_no_rule_undercuts_the_floor(rule: str, floor: str, held: Parameter | None) -> None:
+    text = f"parameters:\n  own: {{max_tokens: {rule}}}\nfloor: {{parameters: {{max_tokens: {floor}}}}}\n"
+    given = policy(OPENAI + text + READERS + "    parameters: own\n")
+    assert granted(given, Target(Action.INFER, "iris")).parameters.get("max_tokens") == held
+
+
+def test_a_floor_holds_rules_that_say_nothing_and_is_in_the_grants_words() -> None:
+    floor = "floor: {parameters: {max_tokens: {at_most: 3}, logprobs: refuse}}\n"
+    grant = granted(policy(OPENAI + floor + READERS), Target(Action.INFER, "iris"))
+    assert grant.parameters["max_tokens"] == Parameter(3)
+    assert "max_tokens up to 3" in grant.terms
+    assert granted(policy(OPENAI + READERS), Target(Action.INFER, "iris")).terms == ()
+
+
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 def test_what_a_dialect_allows_by_itself_is_limited_where_it_counts(name: str) -> None:
     """A counted default without a limit would be no default at all."""

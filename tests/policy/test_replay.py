@@ -220,6 +220,7 @@ def test_the_command_groups_and_names_callers(tmp_path: Path) -> None:
         "  4 requests of 1 caller: no_rule → readers: MFA, budget trial, 2 decimals\n"
         "            4  e1.bob\n"
         "the same: 1 request\n"
+        "next: if that is meant, put it in the place of the policy that serves; it is read within a second\n"
     )
     told = json.loads(hip("replay", where, "--policy", tmp_path / "next", "--json").output)
     assert told["changes"][0]["callers"] == {"e1.bob": 4}
