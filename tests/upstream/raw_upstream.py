@@ -130,7 +130,10 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @asynccontextmanager
 async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Give the port of a server on a real socket; at the end, wait until every handler has ended."""
+    """Give the port of a server on a real socket; at the end, wait until every handler has ended.
+
+    A test that failed may have left a handler with something that never comes: it is cancelled, not waited for.
+    """
     handled: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -148,9 +151,14 @@ async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Asyn
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls, limit=1 << 20)
     try:
         yield server.sockets[0].getsockname()[1]
+    except BaseException:
+        for task in handled:
+            task.cancel()
+        await asyncio.gather(*handled, return_exceptions=True)
+        raise
     finally:
         server.close()
-        await asyncio.gather(*handled)
+    await asyncio.gather(*handled)
 
 
 @asynccontextmanager

@@ -31,11 +31,11 @@ async def test_a_stream_has_no_total_deadline_but_may_not_stall() -> None:
     steps = [asyncio.Event() for _ in range(4)]
     answer = [HEAD, *[step for event in steps for step in (b"1\r\nx\r\n", event)], Step.HANG]
     async with raw_upstream([answer]) as server, client() as sending:
-        to = upstream(server.port, timeout=0.2)
+        to = upstream(server.port, timeout=0.8)
         async with sending.stream(to, INFER) as reply:
-            for step in steps:  # four times 0.1 s: twice the time-out in all
+            for step in steps:  # four times 0.25 s: more than the time-out in all
                 assert await anext(reply.pieces) == b"x"
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.25)
                 step.set()
             with pytest.raises(UpstreamTimeout):
                 await anext(reply.pieces)
