@@ -94,8 +94,11 @@ class Reconciliation:
             self._without += 1
         elif self._spans > MAX_SPANS:
             self._too_many += 1
-        elif (pointer.stream, pointer.decision_seq) in self._pointed:
-            self._doubled += 1
+        elif (before := self._pointed.get((pointer.stream, pointer.decision_seq))) is not None:
+            if before == _bytes(pointer.decision_hash):
+                self._doubled += 1
+            else:  # two hashes of one record: at most one of the spans tells the truth
+                self._contradicted += 1
         else:
             self._pointed[pointer.stream, pointer.decision_seq] = _bytes(pointer.decision_hash)
             if pointer.completion_seq >= 0:

@@ -35,7 +35,7 @@ from proxy.record import (
 )
 
 MAX_CLIENTS = 5_000  # that are told apart
-MAX_DETECTORS = 100  # pairs of model and detector digest
+MAX_DETECTORS = 100  # of a version of a model
 MAX_CHANGES = 500  # entries of the timeline, the newest
 MAX_INCIDENTS = 200  # upstream errors with their places, the newest
 MAX_OPEN = 100_000  # decisions whose completion is awaited
@@ -78,9 +78,10 @@ class BudgetUse:
 
 @dataclass(slots=True)
 class DetectorUse:
-    """One detector on one model."""
+    """One detector on one version of a model."""
 
     model: str
+    version: str  # as callers asked for it; empty: they left it to the server
     name: str
     digest: str
     since_ns: int
@@ -140,7 +141,8 @@ class Summary:
         self.more_clients = 0  # requests of clients beyond the cap
         self.budgets: dict[tuple[str, str], BudgetUse] = {}
         self.patterns: Counter[tuple[str, str]] = Counter()  # of query sequences: pattern and verdict
-        self.detectors: dict[tuple[str, str], DetectorUse] = {}
+        self.detectors: dict[tuple[str, str, str], DetectorUse] = {}  # by model, version and detector digest
+        self.more_judged = 0  # requests beyond the detectors told apart: callers name versions
         self.models: Counter[str] = Counter()
         self.changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self.rotations: deque[Change] = deque(maxlen=MAX_CHANGES)  # new keys come hourly: apart, they crowd out nothing
@@ -205,7 +207,7 @@ class Summary:
         if event.actor is not None:
             self._client(envelope, event, event.actor, refused)
         if event.judged is not None:
-            self._judged(envelope, event.model or "", event.judged)
+            self._judged(envelope, event.model or "", event.version or "", event.judged)
 
     def _client(self, envelope: Envelope, event: Decision, actor: Actor, refused: bool) -> None:
         client = self.clients.get(actor.subject)
@@ -242,17 +244,18 @@ class Summary:
                 use.lowest[at] = left
             use.course[at].note(envelope.t_ns, left)
 
-    def _judged(self, envelope: Envelope, model: str, judged: Judged) -> None:
-        use = self.detectors.get((model, judged.digest))
-        if use is None:
-            if len(self.detectors) >= MAX_DETECTORS:
-                return
-            use = self.detectors[model, judged.digest] = DetectorUse(
-                model, judged.detector, judged.digest, envelope.t_ns
-            )
-            self._changed(envelope, "detector", f"{judged.detector} {judged.digest[:12]} judges model {model}")
+    def _judged(self, envelope: Envelope, model: str, version: str, judged: Judged) -> None:
         if judged.sequence is not None:
             self.patterns[judged.sequence.pattern, judged.sequence.verdict] += 1
+        use = self.detectors.get((model, version, judged.digest))
+        if use is None:
+            if len(self.detectors) >= MAX_DETECTORS:
+                self.more_judged += 1
+                return
+            if all((model, judged.digest) != (seen.model, seen.digest) for seen in self.detectors.values()):
+                self._changed(envelope, "detector", f"{judged.detector} {judged.digest[:12]} judges model {model}")
+            use = DetectorUse(model, version, judged.detector, judged.digest, envelope.t_ns)
+            self.detectors[model, version, judged.digest] = use
         use.judged += 1
         use.mode, use.alpha = judged.mode, judged.alpha
         use.verdicts[judged.verdict] += 1

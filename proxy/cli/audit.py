@@ -23,7 +23,21 @@ from proxy.audit.findings import Status, StreamReport
 from proxy.audit.inert import inert
 from proxy.audit.note import Verifier
 from proxy.cli import audit_data, audit_report, audit_upkeep
-from proxy.cli.audit_input import WORDS, PublicKey, cannot_tell, progress, read_heads, read_key, start_of, when
+from proxy.cli.audit_input import (
+    WORDS,
+    Judging,
+    PublicKey,
+    add_head,
+    cannot_tell,
+    count,
+    place_of,
+    progress,
+    read_heads,
+    read_key,
+    readable,
+    start_of,
+    when,
+)
 
 audit_app = typer.Typer(help="Verify and read the audit journal, offline.", no_args_is_help=True)
 
@@ -37,14 +51,23 @@ _LIMITS = (
     "Not proven: that a compromised process wrote the truth; and, without --head, that journal and anchor log were "
     "not rolled back together."
 )
+_EVIDENCE = (
+    "Keep this copy as evidence, and take no head from it. Only what is sealed above is still vouched for. Compare "
+    "with an earlier export, the kept heads and the trace store."
+)
+_STRANGE = "Nothing here is signed by the key that you gave: is that this journal's audit.pub?"
+MIN_INCIDENT = 8  # characters of an incident id, at the least, that `show` searches for
 
 
-@audit_app.command("verify")
+@audit_app.command("verify", cls=Judging)
 def verify_command(
     path: Annotated[Path, typer.Argument(help="The journal's directory, one of its files, or a bundle.", exists=True)],
     public_key: PublicKey = "",
     head: Annotated[
         Path | None, typer.Option("--head", help="A file with heads kept from earlier verifications.", exists=True)
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="A file to which the head to keep is added, for the next --head.")
     ] = None,
     hash_only: Annotated[
         bool, typer.Option("--hash-only", help="Chain and signatures only: faster, and pairs are not counted.")
@@ -53,19 +76,32 @@ def verify_command(
 ) -> None:
     """Verify a journal: 0 intact, 1 tampered, 2 incomplete or unsealed tail, 3 cannot tell.
 
-    Example: hip audit verify /var/lib/hip/audit --public-key audit.pub --head kept.txt
+    Example: hip audit verify export/ --public-key audit.pub --head kept.txt --keep kept.txt
     """
     auditor = read_key(public_key)
-    if path.is_file() and is_bundle(start_of(path)):
-        _verify_bundle(path, auditor, as_json=as_json)
-    kept = read_heads(head, auditor) if head else Kept()
-    with progress(path, "verifying", quiet=as_json) as advance:
-        found = verify(path, auditor, kept, advance, hash_only=hash_only)
+    with readable(path):
+        if path.is_file() and is_bundle(start_of(path)):
+            if head or keep:
+                cannot_tell(f"{path}: a bundle is verified by itself: --head and --keep go with a journal")
+            _verify_bundle(path, auditor, as_json=as_json)
+        kept = read_heads(head, auditor) if head else Kept()
+        with progress(path, "verifying", quiet=as_json) as advance:
+            found = verify(path, auditor, kept, advance, hash_only=hash_only)
+    saved = keep if keep and _heads(found) else None
+    if saved:
+        add_head(saved, _heads(found))
     if as_json:
         print(json.dumps(_as_json(found), indent=2))
     else:
-        _print(found, path)
+        _print(found, path, saved)
     raise typer.Exit(int(found.status))
+
+
+def _heads(found: Verification) -> str:
+    """Return what is worth keeping: nothing of a journal that somebody has worked on."""
+    if found.status is Status.TAMPERED:
+        return ""
+    return found.head or "\n".join(report.head for report in found.streams)
 
 
 def _verify_bundle(path: Path, auditor: Verifier, *, as_json: bool) -> NoReturn:
@@ -82,7 +118,7 @@ def _verify_bundle(path: Path, auditor: Verifier, *, as_json: bool) -> NoReturn:
     else:
         for fault in faults:
             print(f"record {fault.seq} of the bundle: {fault.what}")
-        print(f"{WORDS[status]}: {len(bundle.records)} records, {about}")
+        print(f"{WORDS[status]}: {count(len(bundle.records), 'record')}, {about}")
         print("Proven: each stood at its place under a signed head. Not proven: that there are no others.")
     raise typer.Exit(int(status))
 
@@ -97,32 +133,34 @@ def _as_json(found: Verification) -> dict[str, object]:
         ],
         "faults": msgspec.to_builtins(found.faults),
         "removed_anchor_bytes": found.removed_bytes,
-        "head": found.head,
+        "head": found.head if _heads(found) else "",
     }
 
 
-def _print(found: Verification, path: Path) -> None:
+def _print(found: Verification, path: Path, saved: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for report in found.streams:
         _print_stream(console, report)
     for fault in (*found.faults, *(fault for report in found.streams for fault in report.faults)):
-        place = f"{fault.stream}" + ("" if fault.seq is None else f", record {fault.seq}")
-        console.print(
-            f"[{_STYLES[fault.status]}]{WORDS[fault.status].lower()}[/]: {escape(place)}: {escape(fault.what)}"
-        )
+        told = escape(f"{place_of(fault)}: {fault.what}")
+        console.print(f"[{_STYLES[fault.status]}]{WORDS[fault.status].lower()}[/]: {told}")
     sealed = sum(report.sealed - report.first_seq for report in found.streams if report.sealed)
     unsealed = sum(report.unsealed for report in found.streams)
     status = found.status
     console.print(
-        f"[{_STYLES[status]}]{WORDS[status]}[/]: {len(found.streams)} streams, "
-        f"{sealed} records sealed, {unsealed} unsealed"
+        f"[{_STYLES[status]}]{WORDS[status]}[/]: {count(len(found.streams), 'stream')}, "
+        f"{count(sealed, 'record')} sealed, {unsealed:,} unsealed"
     )
-    if found.head:
-        console.print("Keep this head in another place; next time give it with --head:")
-        print(found.head)
-    elif path.is_file():
+    if path.is_file() and found.streams:
         console.print("One file alone: other streams and the rest of this one were not looked at.")
-        print("\n".join(report.head for report in found.streams))
+    if status is Status.TAMPERED:
+        console.print(_EVIDENCE if sealed or found.head else _STRANGE)
+        return
+    if saved:
+        console.print(f"The head to keep was added to {escape(str(saved))}: store it where the operator cannot write.")
+    elif heads := _heads(found):
+        console.print("Keep this head in another place; next time give it with --head:")
+        print(heads)
     console.print(_LIMITS)
 
 
@@ -130,7 +168,9 @@ def _print_stream(console: Console, report: StreamReport) -> None:
     """Print one stream as a block: 80 columns are enough."""
     console.print(f"[{_STYLES[report.status]}]{WORDS[report.status].lower()}[/]  {escape(report.stream)}")
     sealed = f"sealed to {report.sealed - 1} at {when(report.sealed_ns)}" if report.sealed else "nothing sealed"
-    console.print(f"    {report.records:,} records, {sealed}, {report.unsealed:,} unsealed")
+    console.print(f"    {count(report.records, 'record')}, {sealed}, {report.unsealed:,} unsealed")
+    if report.status is Status.TAMPERED:
+        console.print("    read up to the fault; what stands behind it was not judged")
     if report.unread:
         pairs = f"{report.unread:,} read by hash only"
     else:
@@ -148,7 +188,9 @@ def _print_stream(console: Console, report: StreamReport) -> None:
 @audit_app.command("show")
 def show_command(
     path: Annotated[Path, typer.Argument(help="The journal's directory, or one of its files.", exists=True)],
-    incident: Annotated[str, typer.Option("--incident", help="Only the records of this incident id.")] = "",
+    incident: Annotated[
+        str, typer.Option("--incident", help="Only the records of this incident id, or of its first 8 characters.")
+    ] = "",
 ) -> None:
     """Print records readably, in each stream's order. Shows, does not verify.
 
@@ -181,7 +223,7 @@ def _show(line: bytes, wanted: str) -> bool:
         return True
     kind = msgspec.json.decode(fields.pop("type"), type=str)
     event = msgspec.json.decode(fields.get("event", b'""'), type=str)
-    if wanted and event != wanted:
+    if wanted and not (event == wanted or (len(wanted) >= MIN_INCIDENT and event.startswith(wanted))):
         return False
     print(f"{when(envelope.t_ns)}  {envelope.stream}#{envelope.seq}  {inert(kind)}")
     for name, value in fields.items():
@@ -189,7 +231,7 @@ def _show(line: bytes, wanted: str) -> bool:
     return True
 
 
-audit_app.command("report")(audit_report.report_command)
+audit_app.command("report", cls=Judging)(audit_report.report_command)
 audit_app.command("bundle")(audit_report.bundle_command)
 audit_app.command("query")(audit_data.query_command)
 audit_app.command("export")(audit_data.export_command)

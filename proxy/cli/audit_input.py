@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, NoReturn
+from typing import Annotated, Any, BinaryIO, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from typer.core import TyperCommand
 
 from proxy.adapters.journal.disk import PRIVATE_FILE
 from proxy.adapters.journal.reading import Kept, Verification, total_bytes
 from proxy.audit.anchor import AnchorError, line_hash, read
 from proxy.audit.checkpoint import ORIGIN, Checkpoint
-from proxy.audit.findings import Status
+from proxy.audit.findings import Fault, Status
 from proxy.audit.note import NoteError, Verifier
 
 SLOW_BYTES = 64 << 20  # a progress bar appears from here: about two seconds
@@ -33,6 +34,21 @@ WORDS = {
     Status.INCOMPLETE: "INCOMPLETE",
     Status.UNKNOWN: "CANNOT TELL",
 }
+
+WRONG_USE = 2
+
+
+class Judging(TyperCommand):
+    """A verb that exits as `verify` does: its 2 means an open end, so that a wrong word on the line is a 3."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == WRONG_USE:
+                error.exit_code = int(Status.UNKNOWN)  # type: ignore[attr-defined]
+            raise
 
 
 def read_key(text: str) -> Verifier:
@@ -52,7 +68,7 @@ def read_heads(path: Path, auditor: Verifier) -> Kept:
     try:
         text = path.read_text("utf-8")
         for line in text.splitlines():
-            at = line.find('{"v":')  # behind a syslog header, or at the beginning
+            at = line.rfind('{"v":')  # behind a syslog header, a half line that a full disk left, or at the beginning
             if at >= 0:
                 raw = line[at:].encode()
                 kept.anchors[read(raw, auditor).n] = line_hash(raw)
@@ -67,10 +83,32 @@ def read_heads(path: Path, auditor: Verifier) -> Kept:
     return kept
 
 
+def add_head(path: Path, head: str) -> None:
+    """Add a head to a file of kept ones, or end."""
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a head on the same line as another would hide it
+                    file.write(b"\n")
+            file.write(head.encode() + b"\n")
+    except OSError as error:
+        cannot_tell(f"--keep: {path}: {error.strerror}")
+
+
 def cannot_tell(message: str) -> NoReturn:
     """End with the answer 3."""
     print(f"CANNOT TELL: {message}", file=sys.stderr)
     raise typer.Exit(int(Status.UNKNOWN))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """End with the answer 3 where a file cannot be read: that says nothing about who changed what."""
+    try:
+        yield
+    except OSError as error:
+        cannot_tell(f"{error.filename or path}: {error.strerror}")
 
 
 def start_of(path: Path) -> bytes:
@@ -102,19 +140,29 @@ def when(t_ns: int) -> str:
     return datetime.fromtimestamp(t_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if t_ns else "-"
 
 
+def place_of(fault: Fault) -> str:
+    """Return where a finding is."""
+    return fault.stream if fault.seq is None else f"{fault.stream}, record {fault.seq:,}"
+
+
+def count(number: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def warn_of_withheld(found: Verification) -> None:
     """Say that there is more than was read."""
     if any(report.withheld for report in found.streams):
         print("records are withheld, and were not looked into: run `hip audit decrypt` first", file=sys.stderr)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read: pseudonyms are in it."""
+def write_private(path: Path, data: bytes, failed: int = WRONG_USE) -> None:
+    """Write a file that only its owner can read: pseudonyms are in it. `failed` is the exit code when it cannot be."""
     try:
         with open_private(path) as file:
             file.write(data)
     except OSError as error:
-        cannot_write(path, error)
+        cannot_write(path, error, failed)
 
 
 def open_private(path: Path) -> BinaryIO:
@@ -123,7 +171,7 @@ def open_private(path: Path) -> BinaryIO:
     return open(fd, "wb")  # noqa: PTH123 - a descriptor, made private before the first byte
 
 
-def cannot_write(path: Path, error: OSError) -> NoReturn:
+def cannot_write(path: Path, error: OSError, failed: int = WRONG_USE) -> NoReturn:
     """End: wrong use."""
     print(f"{path}: {error.strerror}", file=sys.stderr)
-    raise typer.Exit(2)
+    raise typer.Exit(failed)

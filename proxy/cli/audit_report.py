@@ -11,6 +11,7 @@ import typer
 from proxy import __version__
 from proxy.adapters.journal.reading import Kept, verify
 from proxy.audit.bundle import write
+from proxy.audit.findings import Status
 from proxy.audit.inert import inert
 from proxy.audit.report.page import Source, page
 from proxy.audit.witnesses import Incident, Reporter
@@ -18,9 +19,11 @@ from proxy.cli.audit_input import (
     WORDS,
     JournalDirectory,
     PublicKey,
+    count,
     progress,
     read_heads,
     read_key,
+    readable,
     warn_of_withheld,
     write_private,
 )
@@ -46,7 +49,7 @@ def report_command(
     auditor = read_key(public_key)
     kept = read_heads(head, auditor) if head else Kept()
     reporter = Reporter(seed or secrets.token_hex(8), read_others(spans, metrics, upstreams))
-    with progress(directory, "reading") as advance:
+    with readable(directory), progress(directory, "reading") as advance:
         found = verify(directory, auditor, kept, advance, witness=reporter.stream)
     source = Source(
         name=directory.resolve().name,
@@ -60,7 +63,7 @@ def report_command(
         seed=reporter.sample.seed,
         reconciled=tuple(reporter.others.rows()) if reporter.others is not None else (),
     )
-    write_private(output, page(source, reporter.summary).encode("utf-8", "replace"))
+    write_private(output, page(source, reporter.summary).encode("utf-8", "replace"), int(Status.UNKNOWN))
     print(f"{WORDS[found.status]}: the report is in {output}")
     warn_of_withheld(found)
     raise typer.Exit(int(found.status))
@@ -89,6 +92,6 @@ def bundle_command(
         warn_of_withheld(found)
         raise typer.Exit(1)
     write_private(output, write(f"incident {wanted}", proven))
-    print(f"{len(proven)} records of incident {inert(wanted)} are in {output}")
+    print(f"{count(len(proven), 'record')} of incident {inert(wanted)}: written to {output}")
     print(f"The journal they were taken from: {WORDS[found.status]}")
     raise typer.Exit(1 if unsealed else 0)

@@ -6,6 +6,7 @@ Lookup and review are themselves on record, in a stream of their own, before any
 import asyncio
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -20,7 +21,17 @@ from proxy.audit.inert import MAX_DETAIL, inert
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.audit.review import Reviews, Since
 from proxy.audit.sealing import Opener, SealError
-from proxy.cli.audit_input import WORDS, JournalDirectory, PublicKey, progress, read_key, warn_of_withheld, when
+from proxy.cli.audit_input import (
+    WORDS,
+    JournalDirectory,
+    PublicKey,
+    count,
+    place_of,
+    progress,
+    read_key,
+    warn_of_withheld,
+    when,
+)
 from proxy.errors import ConfigError, DependencyFault
 from proxy.record import Event, Lookup, Review
 
@@ -79,7 +90,9 @@ def lookup_command(
     held = _keys(directory, keys)
     names = Pseudonyms(held.pseudonym_secret)
     with candidates.open("r", encoding="utf-8", errors="replace") as file:
-        tried = [line.rstrip("\r\n") for line, _ in zip(file, range(MAX_CANDIDATES), strict=False)]
+        tried = [line.rstrip("\r\n") for line in islice(file, MAX_CANDIDATES)]
+        if next(file, None) is not None:
+            _wrong(f"{candidates}: more than {MAX_CANDIDATES:,} lines; divide it, and look up in parts")
     found = {}
     for name in tried:
         found[names.subject(issuer, name)] = ("subject", name)
@@ -125,12 +138,12 @@ def review_command(
     warn_of_withheld(found)
     summary = since.summary
     print(f"Since {when(since_ns)}: {WORDS[found.status]}" if since_ns else f"First review: {WORDS[found.status]}")
-    print(f"{summary.decisions:,} requests, {sum(summary.refusals.values()):,} refused")
+    print(f"{count(summary.decisions, 'request')}, {sum(summary.refusals.values()):,} refused")
     faults = [*found.faults, *(fault for report in found.streams for fault in report.faults)]
     parts = {
-        "Findings of the verification": [f"{fault.stream}: {fault.what}" for fault in faults],
+        "Findings of the verification": [f"{place_of(fault)}: {fault.what}" for fault in faults],
         "Refusals of a new kind": [f"{reason}, {rule}: {number:,}" for rule, reason, number in since.refusals()],
-        "New clients": [f"{name}: {number:,} requests" for name, number in since.clients()],
+        "New clients": [f"{name}: {count(number, 'request')}" for name, number in since.clients()],
         "Gaps": [f"{when(hole.t_ns)}: {hole.seconds:.1f} s, {hole.cause}" for hole in summary.holes],
         "Changes": [f"{when(change.t_ns)} {change.kind}: {change.what}" for change in since.changes()],
     }

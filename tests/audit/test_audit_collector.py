@@ -1,20 +1,26 @@
 """Our spans and a collector that is not ours: what it understands, and what is counted when it dies."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from collecting import Collector, Rotel, collecting
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-from stories import PSEUDONYMS, call, exchange
+from stories import PSEUDONYMS, call, exchange, place
+from typer.testing import CliRunner
 
 from proxy.adapters.otlp import as_protobuf, resource
 from proxy.adapters.spans import SpanCounts, Spans
+from proxy.audit.describe import completion, decision
 from proxy.audit.trace import spans_of
+from proxy.cli.audit import audit_app
 from proxy.exchange import Exchange, Reply
 from proxy.reasons import Reason
 from proxy.record import Position
@@ -84,6 +90,30 @@ async def test_a_foreign_collector_understands_every_span(rotel: Rotel, behind: 
     for span in (*made, *behind.spans):  # the others have ids that are drawn anew each time they are described
         span.span_id = b""
     assert sorted(map(str, behind.spans)) == sorted(map(str, made))
+
+
+async def test_a_foreign_collector_takes_an_export(rotel: Rotel, behind: Collector, tmp_path: Path) -> None:
+    """`hip audit export --format otlp` writes requests as a collector takes them, line by line, over HTTP as JSON."""
+    where = place(tmp_path)
+    journal = await where.open()
+    for story in stories():
+        await journal.append(decision(story, PSEUDONYMS))
+        if story.grant is not None:
+            await journal.append(completion(story, PSEUDONYMS))
+    await journal.close()
+    output = tmp_path / "spans.jsonl"
+    export = ["export", str(where.directory), "--format", "otlp", "-o", str(output)]
+    assert CliRunner().invoke(audit_app, [*export, "--public-key", str(where.auditor)]).exit_code == 0
+    made: list[dict[str, Any]] = []
+    for line in output.read_bytes().splitlines():
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(rotel.endpoint, content=line, headers=headers, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        made += json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    await until(lambda: len(behind.spans) == len(made))
+    assert len(made) > len(stories())
+    arrived = {(span.trace_id.hex(), span.span_id.hex(), span.name, len(span.attributes)) for span in behind.spans}
+    assert arrived == {(span["traceId"], span["spanId"], span["name"], len(span["attributes"])) for span in made}
 
 
 async def test_a_collector_that_dies_costs_spans_and_every_one_is_counted(rotel: Rotel, behind: Collector) -> None:

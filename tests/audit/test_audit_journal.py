@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stories import QUICK, ManualClock, Place, crash, place, plain_decision, serve
 
-from proxy.adapters.journal import Disk, Durability, Journal, State, ensure_keys
+from proxy.adapters.journal import Disk, Durability, Failure, Journal, State, ensure_keys
 from proxy.adapters.journal.disk import ANCHOR_FILE, segments
 from proxy.adapters.journal.reading import Kept, stream_lines, verify
 from proxy.adapters.journal.second_place import FilePlace, SecondPlace
@@ -407,12 +407,13 @@ def test_a_write_that_hangs_shows_from_outside(where: Place) -> None:
     assert len(results) == 1
 
 
-async def test_a_fault_in_the_background_work_fails_closed(where: Place) -> None:
+@pytest.mark.parametrize("failure", list(Failure))
+async def test_a_fault_in_the_background_work_fails_closed(where: Place, failure: Failure) -> None:
     class Broken(FaultyDisk):
         def free(self, directory: Path) -> float:
             raise RuntimeError("a bug")
 
-    journal = await where.open(disk=Broken())
+    journal = await where.open(disk=Broken(), failure=failure)
     await until(journal, State.FAILED)
     assert "background" in await refused(journal)
     await journal.close()

@@ -60,5 +60,6 @@ async def test_no_acknowledged_record_is_lost(tmp_path: Path, durability: str, k
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)  # two hundred starts of an interpreter: minutes, and more where others want the processor
 async def test_no_acknowledged_record_is_lost_in_two_hundred_kills(tmp_path: Path) -> None:
     await kill_again_and_again(tmp_path, 200, "group")

@@ -139,6 +139,9 @@ def test_the_commands_make_and_verify_a_bundle(history: tuple[Place, list[str]],
     assert (good.exit_code, "INTACT: 2 records" in good.output) == (0, True)
     told = json.loads(run.invoke(audit_app, ["verify", str(file), "--public-key", key, "--json"]).output)
     assert (told["status"], told["records"]) == ("intact", 2)
+    for option in ("--head", "--keep"):  # not passed over in silence: a bundle has no head to compare or to keep
+        kept = run.invoke(audit_app, ["verify", str(file), "--public-key", key, option, str(file)])
+        assert (kept.exit_code, "verified by itself" in kept.output) == (3, True)
     file.write_text(file.read_text().replace('\\"status\\":200', '\\"status\\":500'))
     assert run.invoke(audit_app, ["verify", str(file), "--public-key", key]).exit_code == 1
     file.write_text('{"format":"hip-audit-bundle/v1"}')

@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from proxy.adapters.scrape import ScrapeError, read_scrape
-from proxy.audit.pointers import PointerError, pointers
+from proxy.audit.pointers import Pointer, PointerError, pointers
 from proxy.audit.reconcile import Reconciliation, Scrape, Verdict
 from proxy.cli.audit import audit_app
 from proxy.demo.identity import DemoIdentityProvider
@@ -165,6 +165,18 @@ def test_a_record_that_reads_otherwise_than_its_span_says(served: Path, tmp_path
     directory = copied(served, tmp_path)
     rewrite(directory, lambda told: told["hip.journal.decision.hash"].update(stringValue="0" * 64))
     assert "1 records read otherwise than their spans say" in report(directory, *all_of_it(directory))
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"), [("aa", Verdict.AGREES), ("bb", Verdict.DIFFERS)], ids=["same", "other"]
+)
+def test_two_spans_of_one_record_say_the_same_of_it(second: str, verdict: Verdict) -> None:
+    found = Reconciliation()
+    found.spans_given()
+    for said in ("aa", second):
+        found.span(Pointer("t", "i", 1, 9, "deny", "no_rule", "s", 0, said))
+    found.withheld("s", 0, bytes.fromhex("aa"))
+    assert found.rows()[0].verdict is verdict
 
 
 def test_a_request_that_only_the_trace_store_knows(served: Path, tmp_path: Path) -> None:

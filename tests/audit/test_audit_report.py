@@ -16,9 +16,12 @@ from typer.testing import CliRunner
 from proxy.audit.bundle import read, verify
 from proxy.audit.chain import Envelope
 from proxy.audit.describe import completion, decision
+from proxy.audit.report.events import changes
+from proxy.audit.report.judging import detectors
 from proxy.audit.report.markup import tag
 from proxy.audit.report.page import SECTIONS
-from proxy.audit.summary import Summary, _kept
+from proxy.audit.report.wording import Facts
+from proxy.audit.summary import MAX_CHANGES, MAX_DETECTORS, Summary, _kept
 from proxy.audit.timeline import MAX_STEPS, Lowest, Timeline
 from proxy.cli.audit import audit_app
 from proxy.exchange import Reply
@@ -133,7 +136,7 @@ def test_the_page_runs_nothing_and_loads_nothing(made: tuple[Place, Path]) -> No
 def test_every_section_has_its_words_and_numbers(made: tuple[Place, Path]) -> None:
     text = made[1].read_text()
     page = Elements(text)
-    assert {key for key, _, _ in SECTIONS} | {"summary", "sample", "limits"} <= page.ids
+    assert {key for key, *_ in SECTIONS} | {"summary", "sample", "limits"} <= page.ids
     for words in (
         "Intact:",
         "12 requests",
@@ -148,10 +151,13 @@ def test_every_section_has_its_words_and_numbers(made: tuple[Place, Path]) -> No
         "rejected, 2 faults",
         "and the model is closed",
         "probed with golden inputs 1 times",
+        "Requests, for each",
+        *[question for _, _, question, _ in SECTIONS],
     ):
         assert words in text, words
     assert page.names.count("svg") > 5
     assert page.names.count("details") > 4
+    assert {"main", "nav", "header"} <= set(page.names)
 
 
 def test_the_sample_in_the_page_proves_itself(made: tuple[Place, Path]) -> None:
@@ -170,7 +176,14 @@ def test_a_report_of_a_tampered_journal_says_so(made: tuple[Place, Path], tmp_pa
     path.write_bytes(path.read_bytes().replace(b'"no_rule"', b'"allowed"', 1))
     arguments = ["report", str(copy), "-o", str(tmp_path / "r.html"), "--public-key", str(where.auditor)]
     assert CliRunner().invoke(audit_app, arguments).exit_code == 1
-    assert "Tampered:" in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    for words in (
+        "Tampered:",
+        "one of the two was changed",
+        "may have held anything",
+        "Only records under a signature",
+    ):
+        assert words in text, words
 
 
 def test_an_empty_journal_has_a_report(tmp_path: Path) -> None:
@@ -178,7 +191,11 @@ def test_an_empty_journal_has_a_report(tmp_path: Path) -> None:
     asyncio.run(opened_and_closed(where))
     arguments = ["report", str(where.directory), "-o", str(tmp_path / "r.html"), "--public-key", str(where.auditor)]
     assert CliRunner().invoke(audit_app, arguments).exit_code == 0
-    assert "No request is on record" in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    assert "No request is on record" in text
+    page = Elements(text)
+    assert {value for name, value in page.attributes if name == "href"} <= {f"#{key}" for key in page.ids}
+    assert "Only records under a signature are counted." not in text
 
 
 async def opened_and_closed(where: Place) -> None:
@@ -244,6 +261,28 @@ def test_a_timeline_stays_bounded_and_loses_nothing() -> None:
 def test_every_record_type_is_counted_somewhere() -> None:
     """A new type of record that the report passes over in silence would be a hole in it."""
     assert set(get_args(AnyEvent)) - set(Summary()._takes) == {Checkpoint}
+
+
+def test_detectors_are_told_apart_by_version_and_a_flood_of_versions_is_counted() -> None:
+    """A caller names versions: they cost bounded memory, crowd out no change, and none is passed over in silence."""
+    summary = Summary()
+    judged = Judged("d", "e" * 64, "enforce", 0.4, 0.01, 1.0, 3.0, 0, "pass")
+    for seq in range(MAX_DETECTORS + 7):
+        event = plain_decision("e" * 32, model="m", version=str(seq), judged=judged)
+        summary.take(Envelope(1, "s", seq, "0", "0", seq + 1, 1), event)
+    assert len(summary.detectors) == MAX_DETECTORS
+    assert [change.kind for change in summary.changes] == ["detector"]
+    text = "".join(detectors(Facts((), (), summary)))
+    assert "m version 0" in text
+    assert "7 requests were judged for versions beyond those told apart" in text
+
+
+def test_a_timeline_that_begins_late_says_so() -> None:
+    summary = Summary()
+    for seq in range(MAX_CHANGES + 9):
+        event = PolicyChange(effect="loaded", policy="n", previous="p")
+        summary.take(Envelope(1, "s", seq, "0", "0", seq + 1, 1), event)
+    assert f"newest {MAX_CHANGES} of {MAX_CHANGES + 9} changes" in "".join(changes(Facts((), (), summary)))
 
 
 def test_a_probe_is_in_the_timeline_when_it_is_news() -> None:

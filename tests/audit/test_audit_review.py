@@ -12,6 +12,7 @@ from proxy.audit.chain import read_event, split
 from proxy.audit.findings import Status
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.cli.audit import audit_app
+from proxy.cli.audit_upkeep import MAX_CANDIDATES
 from proxy.record import AnyEvent, Lookup, Review
 
 
@@ -61,6 +62,14 @@ def test_without_the_keys_nothing_is_told_and_none_are_made(tmp_path: Path) -> N
     code, text = run_lookup(where, tmp_path / "nowhere", tmp_path, ["x"])
     assert (code, "does not hold" in text) == (2, True)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_candidates_that_would_not_be_tried_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    where, keys = asyncio.run(closed(tmp_path))
+    (tmp_path / "staff").write_text("x\n" * (MAX_CANDIDATES + 1))
+    code, text = run_lookup(where, keys, tmp_path, ["x"])
+    assert (code, "more than 1,000,000 lines" in text) == (2, True)
+    assert not [event for event in events(where) if isinstance(event, Lookup)]
 
 
 async def more(where: Place) -> None:

@@ -119,6 +119,18 @@ async def test_every_head_arrives_over_tls_and_serves_the_auditor(where: Place, 
     assert rolled_back.exit_code == 1, rolled_back.output
 
 
+async def test_half_a_head_that_a_full_disk_left_does_not_spoil_the_others(where: Place, tmp_path: Path) -> None:
+    """A short write is tried again: the whole line stands behind its first half."""
+    kept = tmp_path / "heads.jsonl"
+    kept.write_text('{"v":1,"n":0,"prev":"00')
+    journal = await where.open(second_place=SecondPlace(FilePlace(kept)))
+    await serve(journal, 2)
+    await journal.close()
+    arguments = ["verify", "--public-key", str(where.auditor), "--head", str(kept), str(where.directory)]
+    told = CliRunner().invoke(audit_app, arguments)
+    assert told.exit_code == 0, told.output
+
+
 async def test_a_collector_that_dies_stops_nothing_and_gets_the_newest_head_again(where: Place, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"

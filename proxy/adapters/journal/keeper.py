@@ -18,7 +18,7 @@ from proxy.adapters.journal.disk import Disk
 from proxy.adapters.journal.gate import Gate, cause_of
 from proxy.adapters.journal.retention import INTERVAL as RETENTION_INTERVAL
 from proxy.adapters.journal.retention import Retention, expired, remove
-from proxy.adapters.journal.status import Limits, State
+from proxy.adapters.journal.status import Failure, Limits, State
 from proxy.adapters.journal.stream import Stream
 from proxy.adapters.journal.writer import Writer, acknowledge
 from proxy.audit.anchor import AnchorError
@@ -219,8 +219,9 @@ class Keeper:
         self._resume()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail closed when the background work itself has a fault."""
+        """Fail closed when the background work itself has a fault, also with `failure: open`: no gap would end."""
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._gate.failure = Failure.DENY
             self._gate.shut(State.FAILED, f"{type(error).__name__} in the background work")
             self._writer.refuse_all()
             _log.critical("audit journal: background work ended", exc_info=error)

@@ -89,6 +89,8 @@ def verify(
         Fault(Status.TAMPERED, stream, None, "removed: a head that was kept speaks of it")
         for stream in kept.checkpoints.keys() - streams.keys()
     ]
+    if not (streams or kept.anchors or kept.checkpoints or (path / ANCHOR_FILE).exists()):
+        faults = [Fault(Status.UNKNOWN, path.name, None, "no journal: neither an anchor log nor a file of records")]
     return Verification(tuple(reports), tuple(faults), check.head, roster.torn_bytes)
 
 

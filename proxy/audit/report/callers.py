@@ -14,12 +14,14 @@ def denials(facts: Facts) -> list[Html]:
     if not counted:
         return [tag("p", "Nothing was refused.")]
     total = sum(counted.values())
+    top = max(counted.values())
     rows: list[tuple[Child, ...]] = [
-        (words(name), f"{number:,}", f"{number / total:.1%}") for name, number in counted.most_common()
+        (words(name), _meter(number / top), f"{number:,}", f"{number / total:.1%}")
+        for name, number in counted.most_common()
     ]
     return [
         *over_time("Refused requests by reason", facts.summary.denials, counted),
-        table("Reasons", ("reason", "refused", "share"), rows, frozenset({1, 2})),
+        table("Reasons", ("reason", "", "refused", "share"), rows, frozenset({2, 3})),
     ]
 
 
@@ -39,7 +41,7 @@ def budgets(facts: Facts) -> list[Html]:
         use = uses[subject, budget]
         if place < MOST_COURSES:
             lines = [(f"window {at + 1}", course.points(), use.greatest[at]) for at, course in enumerate(use.course)]
-            figures.append(tag("div", plots.courses(f"{budget}, {subject}", lines), _course_numbers(lines)))
+            figures.append(tag("div", plots.courses(budget, subject, lines), _course_numbers(lines)))
         left = " · ".join(f"{low:,} of {most:,}" for low, most in zip(use.lowest, use.greatest, strict=True))
         rows.append((tag("code", subject), budget, left, f"{use.refused:,}"))
     return [
@@ -113,7 +115,7 @@ def _patterns(facts: Facts) -> list[Html]:
 
 
 def _meter(share: float) -> Html:
-    bar = tag("rect", width=max(1.0, 80 * share), height=12, fill="url(#p3)")
+    bar = tag("rect", width=max(1.0, 80 * share), height=12, class_="s0")
     return tag("svg", bar, width=80, height=12, viewBox="0 0 80 12", aria_hidden="true")
 
 

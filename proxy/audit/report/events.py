@@ -18,6 +18,7 @@ def changes(facts: Facts) -> list[Html]:
     ]
     return [
         *_probed(facts),
+        *_cut(len(rows), summary.changed),
         tag("figure", plots.strip("Changes over time", kinds, [(c.t_ns // 1_000_000_000, c.kind) for c in events])),
         details(
             f"All {len(rows):,} changes"
@@ -25,6 +26,15 @@ def changes(facts: Facts) -> list[Html]:
             else f"The newest {len(rows):,} of {summary.changed:,} changes",
             table("Changes", ("at (UTC)", "kind", "what", "stream"), rows, frozenset()),
         ),
+    ]
+
+
+def _cut(shown: int, changed: int) -> list[Html]:
+    """Say that the plot begins late: an empty beginning would read as quiet."""
+    if shown == changed:
+        return []
+    return [
+        tag("p", f"Shown are the newest {shown:,} of {changed:,} changes: new keys, and all others, each up to a cap.")
     ]
 
 

@@ -10,17 +10,18 @@ MOST_PLOTS = 6  # detectors that are drawn
 
 def detectors(facts: Facts) -> list[Html]:
     """Answer: how near do inputs come to the threshold, and has the detector changed?"""
-    uses = sorted(facts.summary.detectors.values(), key=lambda use: (use.model, use.since_ns))
+    uses = sorted(facts.summary.detectors.values(), key=lambda use: (use.model, use.version, use.since_ns))
     if not uses:
         return [tag("p", "No input was judged by a detector.")]
     figures = []
     for use in uses[:MOST_PLOTS]:
-        title = f"{use.model}, {use.name} {use.digest[:12]}"
+        named = f"{use.model} version {use.version}" if use.version else use.model
+        title = f"{named}, {use.name} {use.digest[:12]}"
         bins: list[tuple[Child, ...]] = [(f"{at * BIN:.1f}", f"{number:,}") for at, number in enumerate(use.bins)]
         figures.append(
             tag(
                 "figure",
-                tag("figcaption", tag("b", title)),
+                tag("figcaption", tag("b", named), tag("code", f"{use.name} {use.digest[:12]}")),
                 plots.histogram(title, use.bins, BIN) if any(use.bins) else None,
                 details(
                     "The numbers behind this plot",
@@ -31,6 +32,7 @@ def detectors(facts: Facts) -> list[Html]:
     rows: list[tuple[Child, ...]] = [
         (
             use.model,
+            use.version,
             use.name,
             tag("code", use.digest[:16]),
             use.mode,
@@ -40,17 +42,19 @@ def detectors(facts: Facts) -> list[Html]:
         )
         for use in uses[:MOST_ROWS]
     ]
+    more = facts.summary.more_judged
     return [
         tag(
             "p",
             "Scores of judged inputs as multiples of the threshold; at 1 and above an input is suspicious. One "
-            "plot for each model and detector file, since a new file is another judge.",
+            "plot for each version of a model and each detector file, since a new file is another judge.",
         ),
         tag("div", *figures, class_="plots"),
         listed(
             f"Detectors ({shown(len(uses))})",
-            ("model", "detector", "digest", "mode", "alpha", "judged", "verdicts"),
+            ("model", "version", "detector", "digest", "mode", "alpha", "judged", "verdicts"),
             rows,
-            frozenset({4, 5}),
+            frozenset({5, 6}),
         ),
+        *([tag("p", f"{more:,} requests were judged for versions beyond those told apart.")] if more else []),
     ]

@@ -11,6 +11,9 @@ from proxy.audit.report.style import SERIES
 WIDTH, HEIGHT = 860, 240  # of a wide plot, in units of its own
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34  # margins
 TICKS = 4  # on the upright axis
+WIDEST = 44  # of a bar: few bars do not become walls
+MOST_SHAPES = 60  # in a row of a strip; more of them are ticks
+BRIEF = 600  # seconds: a shorter axis names seconds
 LABELS = 6  # on the time axis
 
 
@@ -55,6 +58,7 @@ def bars(title: str, names: list[str], steps: list[tuple[int, dict[str, int]]], 
     top = _nice(max((sum(values.values()) for _, values in steps), default=1))
     room = WIDTH - LEFT - RIGHT
     width = room / max(1, len(steps))
+    bar = min(width * 0.84, WIDEST)
     parts = [_frame(top, WIDTH, HEIGHT)]
     for at, (start, values) in enumerate(steps):
         y = float(HEIGHT - BOTTOM)
@@ -68,9 +72,9 @@ def bars(title: str, names: list[str], steps: list[tuple[int, dict[str, int]]], 
                 tag(
                     "rect",
                     tag("title", f"{name}: {number:,} from {moment(start)}"),
-                    x=LEFT + at * width + width * 0.08,
+                    x=LEFT + (at + 0.5) * width - bar / 2,
                     y=y,
-                    width=max(0.8, width * 0.84),
+                    width=max(0.8, bar),
                     height=max(0.8, height),
                     fill=f"url(#p{index % SERIES})",
                 )
@@ -79,9 +83,9 @@ def bars(title: str, names: list[str], steps: list[tuple[int, dict[str, int]]], 
     return _plot(title, f"Stacked bars, one for each {span(step)}; the highest axis mark is {top:,}.", parts)
 
 
-def courses(title: str, lines: list[tuple[str, list[tuple[int, int]], int]]) -> Html:
+def courses(budget: str, client: str, lines: list[tuple[str, list[tuple[int, int]], int]]) -> Html:
     """Return what was left of a budget's windows: (name, points of UNIX seconds and value, greatest value)."""
-    width, height = 420, 190
+    title, (width, height) = f"{budget}, {client}", (420, 190)
     starts = [at for _, points, _ in lines for at, _ in points]
     first, last = min(starts, default=0), max(starts, default=1)
     room, tall = width - LEFT - RIGHT, height - TOP - BOTTOM
@@ -99,10 +103,7 @@ def courses(title: str, lines: list[tuple[str, list[tuple[int, int]], int]]) -> 
             tag("path", tag("title", name), d="".join(path), class_=f"course l{index}", stroke_dasharray=dashes),
             _shape(index, *ends),
         ]
-    words = [
-        tag("text", moment(at), x=x, y=height - 12, text_anchor=anchor)
-        for at, x, anchor in ((first, LEFT, "start"), (last, width - RIGHT, "end"))
-    ]
+    words = _ends(first, last, LEFT, width - RIGHT, height - 12)
     shapes = ("●", "■", "▲")
     names = " ".join(f"{shapes[index]} {name}" for index, (name, _, _) in enumerate(lines[:3]))
     figure = _plot(
@@ -111,7 +112,7 @@ def courses(title: str, lines: list[tuple[str, list[tuple[int, int]], int]]) -> 
         [*parts, *words],
         (width, height),
     )
-    return tag("figure", tag("figcaption", tag("b", title), " ", names), figure)
+    return tag("figure", tag("figcaption", tag("b", budget), tag("code", client), names), figure)
 
 
 def _shape(index: int, x: float, y: float) -> Html:
@@ -143,7 +144,7 @@ def histogram(title: str, bins: list[int], bin_width: float) -> Html:
                     y=height - BOTTOM - high,
                     width=each * 0.9,
                     height=high,
-                    fill="url(#p3)" if over else "url(#p0)",
+                    class_="s3" if over else "s0",  # the threshold's line tells them apart without colours
                 )
             )
     line = LEFT + room / (len(bins) * bin_width)
@@ -175,9 +176,11 @@ def strip(title: str, kinds: list[str], events: list[tuple[int, str]]) -> Html:
             tag("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"),
         ]
         places = sorted({round(left + (at - first) / max(1, last - first) * room) for at, one in events if one == kind})
-        parts += [_shape(row % 3, float(x), float(y)) for x in places]
-    for at, x, anchor in ((first, left, "start"), (last, WIDTH - RIGHT, "end")):
-        parts.append(tag("text", moment(at), x=x, y=height - 6, text_anchor=anchor))
+        if len(places) > MOST_SHAPES:
+            parts.append(tag("path", d="".join(f"M{x} {y - 6}v12" for x in places), class_=f"tick l{row % 3}"))
+        else:
+            parts += [_shape(row % 3, float(x), float(y)) for x in places]
+    parts += _ends(first, last, left, WIDTH - RIGHT, height - 6)
     return _plot(title, "When each kind of change took place.", parts, (WIDTH, height))
 
 
@@ -225,6 +228,13 @@ def _times(starts: list[int], step: int, left: float, room: float) -> Html:
     )
 
 
+def _ends(first: int, last: int, left: float, right: float, y: float) -> list[Html]:
+    """Return the first and the last moment of an axis, once where they are the same."""
+    brief = last - first < BRIEF
+    words = [(first, left, "start"), (last, right, "end")][: 1 if first == last else 2]
+    return [tag("text", moment(at, second=brief), x=x, y=y, text_anchor=anchor) for at, x, anchor in words]
+
+
 def _nice(greatest: int) -> int:
     """Return the end of an axis: one, two or five times a power of ten, and divisible by the ticks where it can be."""
     power = 1
@@ -235,9 +245,10 @@ def _nice(greatest: int) -> int:
         power *= 10
 
 
-def moment(seconds: int, *, day: bool = False) -> str:
+def moment(seconds: int, *, day: bool = False, second: bool = False) -> str:
     """Return a time as people write it, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d" if day else "%m-%d %H:%M")
+    words = "%Y-%m-%d" if day else "%m-%d %H:%M:%S" if second else "%m-%d %H:%M"
+    return datetime.fromtimestamp(seconds, UTC).strftime(words)
 
 
 def span(seconds: int) -> str:

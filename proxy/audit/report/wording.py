@@ -17,7 +17,7 @@ FIRST_ROWS = 10  # … so many at once, the others on demand
 OTHERS = "all others"
 ALL = frozenset(range(1, 12))  # every column but the first is a number
 
-_CAPITALS = {"mfa": "MFA"}
+_WORDS = {"mfa": "MFA", "allow": "allowed", "deny": "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Facts:
 
 def words(name: str) -> str:
     """Return a reason as words."""
-    return " ".join(_CAPITALS.get(word, word) for word in name.split("_"))
+    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
 def count(number: int, thing: str, things: str = "") -> str:
