@@ -6,6 +6,7 @@ its reader, and ends when its reader leaves.
 """
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -67,19 +68,24 @@ class _Body:
         self._limit = limit
 
     async def read(self) -> bytes:
-        chunks: list[bytes] = []
+        whole: io.BytesIO | None = None  # of what comes in pieces: never held twice, as a list and as its join
         size = 0
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise Malformed(Reason.CLIENT_GONE)
-            chunk = message.get("body", b"")
+            chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > self._limit:
                 raise BodyTooLarge
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            more = message.get("more_body", False)
+            if whole is None and not more:
+                return chunk
+            if whole is None:
+                whole = io.BytesIO()
+            whole.write(chunk)
+            if not more:
+                return whole.getvalue()
 
 
 async def _whole(body: bytes, send: Send) -> None:

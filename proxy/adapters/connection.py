@@ -10,6 +10,7 @@ section 9.3 has no request ids).
 """
 
 import asyncio
+import io
 import math
 import select
 import socket
@@ -51,13 +52,14 @@ class Limits:
 class Flight:
     """One request under way: the response as far as it has come."""
 
-    __slots__ = ("_waiter", "error", "held", "pieces", "reader", "streaming", "until")
+    __slots__ = ("_waiter", "_whole", "error", "held", "pieces", "reader", "streaming", "until")
 
     def __init__(self, reader: ResponseReader, until: float, *, streaming: bool) -> None:
         self.reader = reader
         self.until = until  # loop time of the total deadline; a streamed body has none
         self.streaming = streaming
         self.pieces: list[bytes] = []
+        self._whole: io.BytesIO | None = None  # what comes in several pieces, and does not stream
         self.held = 0  # bytes in `pieces` of a streamed response
         self.error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -70,9 +72,21 @@ class Flight:
         if self.error is not None:
             raise self.error
 
+    def keep(self, piece: bytes) -> None:
+        """Keep a piece of the body: of a whole one never twice, as a list and as its join."""
+        if self._whole is not None:
+            self._whole.write(piece)
+        elif self.pieces and not self.streaming:
+            self._whole = io.BytesIO()
+            self._whole.writelines((self.pieces.pop(), piece))
+        else:
+            self.pieces.append(piece)
+
     def take(self) -> bytes:
         """Return what has come of the body since the last call."""
         pieces, self.pieces, self.held = self.pieces, [], 0
+        if self._whole is not None:
+            return self._whole.getvalue()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def wake(self) -> None:
@@ -173,7 +187,7 @@ class Connection(asyncio.Protocol):
             self._fail(error)
             return
         if piece:
-            flight.pieces.append(piece)
+            flight.keep(piece)
         if reader.complete:
             self._finish(flight)
         elif flight.streaming and reader.status:

@@ -1,7 +1,7 @@
 """The detector of numbers behind its port, and the loading of both.
 
 What runs is the graph that `proxy.detection.graph` builds from a file's checked numbers, once the file's digest is
-found to be the policy's. Every row is judged, CHUNK_ROWS at a time, and the strangest answers for all. Not guaranteed:
+found to be the policy's. Every row is judged, a chunk at a time, and the strangest answers for all. Not guaranteed:
 that the rows are all that the model will see; the dialect hands them over.
 """
 
@@ -17,13 +17,17 @@ from proxy.adapters.onnx_session import open_session, run_each
 from proxy.adapters.text_detector import TextDetector
 from proxy.detection.facts import DetectorFacts, Floats
 from proxy.detection.graph import INPUT, MAX_FILE, OUTPUTS, build, inspect
+from proxy.detection.picture import Layout
 from proxy.detection.sequence import identities
 from proxy.detection.text import TextFacts
 from proxy.errors import ConfigError, DependencyFault, Finding, Malformed
-from proxy.exchange import Features, Score, Sightings, Texts
+from proxy.exchange import Features, Images, Inputs, Score, Sightings, Texts
+from proxy.ports import Detector
 from proxy.reasons import Reason
 
-CHUNK_ROWS = 256  # rows of one run: bounds the memory of a large batch
+CHUNK_ROWS = 1024  # at most in one run: bounds the memory of a large batch
+CHUNK_NUMBERS = 1 << 16  # of a run's rows together: what lies between two nodes stays in the processor's cache …
+WIDE_ROWS = 16  # … but so many rows share one reading of the weights, which do not fit into it
 INLINE_ROWS = 256  # rows that the event loop waits for, about a millisecond; more are judged in a thread
 INLINE_NUMBERS = 1 << 18  # of all rows together, about three milliseconds; one row is always judged at once
 
@@ -35,6 +39,7 @@ class OnnxDetector:
         self.facts = facts
         self._session = open_session(build(facts))
         self._inline = max(1, min(INLINE_ROWS, INLINE_NUMBERS // facts.features))  # rows
+        self._chunk = min(CHUNK_ROWS, max(WIDE_ROWS, CHUNK_NUMBERS // facts.features))  # rows
         self._batching = Batching(self._run)
         self._judge(facts.gate.centre[None, :])  # the first run allocates; no request waits for it
 
@@ -43,27 +48,27 @@ class OnnxDetector:
         """How many numbers a row has."""
         return self.facts.features
 
-    async def judge(self, rows: Features | Texts) -> Score:
+    async def judge(self, rows: Inputs) -> Score:
         """Return the strangest row's score."""
-        if isinstance(rows, Texts):
-            raise _no_texts()
+        if isinstance(rows, (Texts, Images)):
+            raise _no_numbers()
         if rows.ndim and len(rows) > self._inline:
             return await asyncio.to_thread(self._judge, rows)
         statistics, _ = await self._batching.run(self._checked(rows))
         return self._scored(statistics)
 
-    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Inputs) -> tuple[Score, Sightings]:
         """Do as `judge`, and return what query sequences need of every row."""
-        if isinstance(rows, Texts):
-            raise _no_texts()
+        if isinstance(rows, (Texts, Images)):
+            raise _no_numbers()
         if rows.ndim and len(rows) > self._inline:
             return await asyncio.to_thread(self._examine, rows)
         checked = self._checked(rows)
         return self._seen(checked, *await self._batching.run(checked))
 
     def _judge(self, rows: Features) -> Score:
-        statistics, _ = self._run(self._checked(rows))
-        return self._scored(statistics)
+        parts = run_each(self._session, OUTPUTS[:1], self._inputs(self._checked(rows)))  # no sketch: as large as x
+        return self._scored(np.concatenate([statistics for (statistics,) in parts]))
 
     def _examine(self, rows: Features) -> tuple[Score, Sightings]:
         checked = self._checked(rows)
@@ -87,18 +92,26 @@ class OnnxDetector:
         if rows.dtype != np.float32:
             with np.errstate(over="ignore"):  # infinite then, and refused next
                 rows = rows.astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise Malformed(Reason.SCHEMA_MISMATCH, "a number that is not a finite float32")
+        for part in self._chunks(rows):
+            if not np.isfinite(part).all():
+                raise Malformed(Reason.SCHEMA_MISMATCH, "a number that is not a finite float32")
         return rows
 
     def _run(self, rows: Features) -> tuple[Floats, Floats]:
-        chunks = [{INPUT: rows[at : at + CHUNK_ROWS]} for at in range(0, len(rows), CHUNK_ROWS)]
-        parts = run_each(self._session, OUTPUTS, chunks)
+        parts = run_each(self._session, OUTPUTS, self._inputs(rows))
         statistics, sketches = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return statistics, sketches
 
+    def _inputs(self, rows: Features) -> list[dict[str, Features]]:
+        return [{INPUT: part} for part in self._chunks(rows)]
 
-def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> OnnxDetector | TextDetector:
+    def _chunks(self, rows: Features) -> list[Features]:
+        if len(rows) <= self._chunk:
+            return [rows]
+        return [rows[at : at + self._chunk] for at in range(0, len(rows), self._chunk)]
+
+
+def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> Detector:
     """Return a detector. Raise ConfigError when the file is missing, another or unfit, or not made for the models."""
     try:
         with path.open("rb") as file:
@@ -118,14 +131,24 @@ def load_detector(path: Path, sha256: str, models: Collection[str] = ()) -> Onnx
         hint = f"it was made for {', '.join(facts.models)}; fit one for the others, or name them with --model"
         raise _refused(path, f"not a detector of {', '.join(foreign)}", hint)
     try:
-        return TextDetector(facts) if isinstance(facts, TextFacts) else OnnxDetector(facts)
+        return _detector(facts)
     except DependencyFault as exc:
         hint = "the file is as it should be: look at the installation of onnxruntime"
         raise _refused(path, f"cannot run: {exc.detail}", hint) from exc
 
 
-def _no_texts() -> Malformed:
-    return Malformed(Reason.SCHEMA_MISMATCH, "texts, and the detector is one of numbers")
+def _detector(facts: DetectorFacts | TextFacts) -> Detector:
+    if isinstance(facts, TextFacts):
+        return TextDetector(facts)
+    if facts.picture is not None and facts.picture.layout is Layout.ENCODED:
+        from proxy.adapters.image_detector import ImageDetector  # an image decoder is there only where one is needed
+
+        return ImageDetector(facts)
+    return OnnxDetector(facts)
+
+
+def _no_numbers() -> Malformed:
+    return Malformed(Reason.SCHEMA_MISMATCH, "texts or encoded images, and the detector is one of numbers")
 
 
 def _refused(path: Path, message: str, hint: str) -> ConfigError:

@@ -230,7 +230,7 @@ class _LineFile:
             self._path.replace(self._path.with_name(self._path.name + ".1"))
         if self._fd < 0:
             self._open()
-        if os.write(self._fd, line + b"\n") != len(line) + 1:
+        if os.writev(self._fd, (line, b"\n")) != len(line) + 1:
             raise OSError(0, "a line was not written whole")
         self._bytes += len(line) + 1
 

@@ -44,6 +44,7 @@ _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*+").fullmatch  # RFC 9112 section 3
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 section 5.6.2
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)").fullmatch  # section 5.5, without obs-fold
 _FIELDS = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)\r\n").findall
+_BLOCK = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+").fullmatch
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?+").fullmatch
 _LENGTH = re.compile(rb"[0-9]{1,15}").fullmatch
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?+").fullmatch  # RFC 9112 section 7.1
@@ -64,25 +65,25 @@ def request_head(method: str, target: bytes, host: bytes, fields: Iterable[tuple
         raise httpx.LocalProtocolError("a method that we do not send")
     if _TARGET(target) is None:
         raise httpx.LocalProtocolError("a request target that is not in origin-form")
-    lines = [method.encode() + b" " + target + b" HTTP/1.1", host]
-    lines += [name + b": " + value for name, value in fields if name.lower() not in _OWN_FIELDS]
+    lines = [name + b": " + value + b"\r\n" for name, value in fields if name.lower() not in _OWN_FIELDS]
     if length or method in WITH_CONTENT:
-        lines.append(b"content-length: %d" % length)
-    for line in lines[2:]:
-        if _FIELD(line) is None:
-            raise httpx.LocalProtocolError("a header field with invalid bytes")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+        lines.append(b"content-length: %d\r\n" % length)
+    block = b"".join(lines)
+    if _BLOCK(block) is None or block.count(b"\n") != len(lines):  # else a value has become a line of its own
+        raise httpx.LocalProtocolError("a header field with invalid bytes")
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n" % (method.encode(), target, host, block)
 
 
 def _framing(fields: Headers) -> dict[bytes, bytes]:
     """Return the fields that say where a body ends, and what becomes of the connection."""
-    names = [name for name, _ in fields]
-    framing = {name: value for name, value in fields if name in _FRAMING}
-    if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
-        raise httpx.RemoteProtocolError("two fields that say where the body ends")
-    if names.count(b"connection") > 1:  # RFC 9110 section 5.3: a list may come in several lines
-        framing[b"connection"] = b",".join(value for name, value in fields if name == b"connection")
+    found = [field for field in fields if field[0] in _FRAMING]
+    framing = dict(found)
+    if len(framing) != len(found):
+        names = [name for name, _ in found]
+        if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
+            raise httpx.RemoteProtocolError("two fields that say where the body ends")
+        # RFC 9110 section 5.3: a list may come in several lines
+        framing[b"connection"] = b",".join(value for name, value in found if name == b"connection")
     return framing
 
 

@@ -8,6 +8,7 @@ the request; a record says what the gateway noted, NOT that the gateway was righ
 import math
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 
 from proxy.audit.inert import MAX_DETAIL, inert, inert_or_none, inert_set
 from proxy.audit.pseudonym import Pseudonyms
@@ -39,6 +40,8 @@ from proxy.record import (
     Spent,
     UpstreamError,
 )
+
+ACTORS = 1_024  # kept for the next request with the same token
 
 _GREATEST = sys.float_info.max
 
@@ -127,17 +130,47 @@ def _source(peer: Peer, pseudonyms: Pseudonyms) -> Source:
 
 
 def _actor(principal: Principal, pseudonyms: Pseudonyms) -> Actor:
+    return _known(
+        pseudonyms,
+        principal.issuer,
+        principal.subject,
+        principal.roles,
+        principal.factors,
+        principal.token_id,
+        principal.key_id,
+        principal.acr,
+        principal.auth_time,
+        principal.certificate is not None or principal.proof_key is not None,
+        principal.client,
+    )
+
+
+@lru_cache(ACTORS)
+def _known(
+    pseudonyms: Pseudonyms,
+    issuer: str,
+    subject: str,
+    roles: frozenset[str],
+    factors: frozenset[str],
+    token_id: str,
+    key_id: str,
+    acr: str | None,
+    auth_time: int | None,
+    bound: bool,
+    client: str | None,
+) -> Actor:
+    """Return what all requests with one token have in common."""
     return Actor(
-        subject=pseudonyms.subject(principal.issuer, principal.subject),
-        issuer=inert(principal.issuer),
-        roles=inert_set(principal.roles),
-        factors=inert_set(principal.factors),
-        token=pseudonyms.token(principal.issuer, principal.token_id),
-        key_id=inert(principal.key_id),
-        acr=inert_or_none(principal.acr),
-        auth_time=principal.auth_time,
-        bound=principal.certificate is not None or principal.proof_key is not None,
-        client=inert_or_none(principal.client),
+        subject=pseudonyms.subject(issuer, subject),
+        issuer=inert(issuer),
+        roles=inert_set(roles),
+        factors=inert_set(factors),
+        token=pseudonyms.token(issuer, token_id),
+        key_id=inert(key_id),
+        acr=inert_or_none(acr),
+        auth_time=auth_time,
+        bound=bound,
+        client=inert_or_none(client),
     )
 
 

@@ -313,7 +313,9 @@ def _caller(call: Call) -> str | None:
 
 
 def _ns(seconds: float) -> int:
-    return int(min(max(0.0, seconds), MAX_SECONDS) * 1e9)
+    if not 0.0 <= seconds <= MAX_SECONDS:
+        seconds = min(max(0.0, seconds), MAX_SECONDS)
+    return int(seconds * 1e9)
 
 
 def _clean(values: dict[str, Value | None]) -> Attributes:
@@ -325,5 +327,5 @@ def _value(value: Value) -> Value:
     if kind is bool or kind is float:
         return value
     if kind is int:
-        return max(-MAX_INT, min(int(value), MAX_INT))
+        return value if -MAX_INT <= int(value) <= MAX_INT else max(-MAX_INT, min(int(value), MAX_INT))
     return inert(str(value))

@@ -5,24 +5,15 @@ this: it belongs to the refusal (`proxy.problem`). The numbers are hints, not pr
 of the same account may come first.
 """
 
-from proxy.exchange import Charge, Exhausted, Headers, Unit, WindowState
+from proxy.exchange import Charge, Exhausted, Headers
 
 
 def rate_limit_headers(outcome: Charge | Exhausted) -> Headers:
     """Return the two fields for what a ledger said."""
+    states = outcome.states
+    quotas = [state.window.quota for state in states]
+    limits = [f'"{state.window.name}";r={state.remaining};t={state.reset}' for state in states]
     return (
-        (b"ratelimit-policy", ", ".join(map(_policy, outcome.states)).encode("ascii")),
-        (b"ratelimit", ", ".join(map(_limit, outcome.states)).encode("ascii")),
+        (b"ratelimit-policy", ", ".join(quotas).encode("ascii")),
+        (b"ratelimit", ", ".join(limits).encode("ascii")),
     )
-
-
-def _policy(state: WindowState) -> str:
-    window = state.window
-    # Section 3.1: without `qu` the unit is requests. Rows and tokens are not in the registry of section 10.3 yet;
-    # an unregistered unit tells the truth, the default would not.
-    unit = "" if window.unit is Unit.REQUESTS else f';qu="{window.unit}"'
-    return f'"{window.name}";q={window.limit}{unit};w={window.seconds}'
-
-
-def _limit(state: WindowState) -> str:
-    return f'"{state.window.name}";r={state.remaining};t={state.reset}'

@@ -40,7 +40,8 @@ __all__ = ["INPUT", "MAX_FILE", "OUTPUTS", "build", "inspect"]
 
 INPUT = "x"
 
-# `gate_*`, `mean` … are initializers. "seen" is x itself, or the cells of an image.
+# `gate_*`, `mean` … are initializers. "seen" is x itself, or the cells of an image; "breached" is only "outside" where
+# no feature has a grid. No MatMul is by a vector: onnxruntime takes as long for one as for sixteen columns.
 _CELLS: Final[tuple[Node, ...]] = (
     ("Reshape", ("x", "image"), "images"),
     ("ReduceMean", ("images", "channels"), "grey"),
@@ -55,7 +56,8 @@ _JUDGE: Final[tuple[Node, ...]] = (
     ("MatMul", ("z", "projection"), "sketch"),
     ("MatMul", ("z", "components"), "scores"),
     ("Mul", ("scores", "scores"), "squares"),
-    ("MatMul", ("squares", "t2_weights"), "t2"),
+    ("Mul", ("squares", "t2_weights"), "weighted"),
+    ("ReduceSum", ("weighted", "columns"), "t2"),
     ("ReduceSumSquare", ("z", "columns"), "energy"),
     ("ReduceSum", ("squares", "columns"), "explained"),
     ("Sub", ("energy", "explained"), "residual"),
@@ -64,6 +66,8 @@ _JUDGE: Final[tuple[Node, ...]] = (
     ("Sub", ("x", "gate_centre"), "off_centre"),
     ("Abs", ("off_centre",), "reach"),
     ("Greater", ("reach", "gate_half_width"), "outside"),
+)
+_GRID: Final[tuple[Node, ...]] = (
     ("Sub", ("x", "gate_origin"), "height"),
     ("Mul", ("height", "gate_inverse_step"), "levels"),
     ("Round", ("levels",), "whole"),
@@ -71,8 +75,11 @@ _JUDGE: Final[tuple[Node, ...]] = (
     ("Abs", ("remainder",), "off_level"),
     ("Greater", ("off_level", "on_grid"), "off_grid"),
     ("Or", ("outside", "off_grid"), "breached"),
+)
+_SUM: Final[tuple[Node, ...]] = (
     ("Cast", ("breached",), "breach"),
-    ("MatMul", ("breach", "breach_weights"), "penalty"),
+    ("ReduceSum", ("breach", "columns"), "breaches"),
+    ("Mul", ("breaches", "per_breach"), "penalty"),
     ("Add", ("distance", "penalty"), "statistic"),
 )
 _ATTRIBUTES: Final[Attributes] = {
@@ -82,7 +89,7 @@ _ATTRIBUTES: Final[Attributes] = {
 }
 _GATE = ("gate_centre", "gate_half_width", "gate_origin", "gate_inverse_step")
 _FACTS = ("mean", "inverse_scale", "components", "t2_weights", "spe_weight", "projection", *_GATE)
-_OPERATORS = frozenset(operator for operator, _, _ in (*_CELLS, *_JUDGE, *textgraph.NODES))
+_OPERATORS = frozenset(operator for operator, _, _ in (*_CELLS, *_JUDGE, *_GRID, *_SUM, *textgraph.NODES))
 
 
 def build(facts: DetectorFacts | TextFacts) -> bytes:
@@ -100,7 +107,7 @@ def inspect(data: bytes, source: str) -> DetectorFacts | TextFacts:
         textgraph.facts_of(model, metadata, source) if metadata.kind is Kind.TEXT else _facts(model, metadata, source)
     )
     if _model(facts) != model:
-        raise refused(source, "its graph is not the one that `hip detector fit` builds")
+        raise refused(source, "its graph is not the one that this version builds: fit it again")
     return facts
 
 
@@ -109,15 +116,23 @@ def _model(facts: DetectorFacts | TextFacts) -> onnx.ModelProto:
     if isinstance(facts, TextFacts):
         return textgraph.model(facts, metadata)
     given: Inputs = {INPUT: (TensorProto.FLOAT, ["rows", facts.features])}
-    if facts.picture is None:
-        nodes = tuple(
-            (operator, tuple("x" if one == "seen" else one for one in inputs), output)
-            for operator, inputs, output in _JUDGE
-        )
-        return assembled(nodes, _ATTRIBUTES, given, _initializers(facts), metadata, "rows")
-    attributes = {**_ATTRIBUTES, **_pooling(facts.picture)}
-    initializers = {**_initializers(facts), **_shapes(facts.picture)}
-    return assembled((*_CELLS, *_JUDGE), attributes, given, initializers, metadata, "rows")
+    attributes, initializers = _ATTRIBUTES, _initializers(facts)
+    if facts.picture is not None:
+        attributes = {**attributes, **_pooling(facts.picture)}
+        initializers |= _shapes(facts.picture)
+    return assembled(_nodes(facts), attributes, given, initializers, metadata, "rows")
+
+
+def _nodes(facts: DetectorFacts) -> tuple[Node, ...]:
+    """Return the nodes that this detector needs."""
+    cells, same = (_CELLS, {}) if facts.picture is not None else ((), {"seen": INPUT})
+    grid = _GRID
+    if not facts.gate.inverse_step.any():
+        grid, same = (), {**same, "breached": "outside"}
+    return tuple(
+        (operator, tuple(same.get(one, one) for one in inputs), output)
+        for operator, inputs, output in (*cells, *_JUDGE, *grid, *_SUM)
+    )
 
 
 def _pooling(of: Picture) -> Attributes:
@@ -151,7 +166,7 @@ def _initializers(facts: DetectorFacts) -> dict[str, np.ndarray]:
         "gate_origin": facts.gate.origin,
         "gate_inverse_step": facts.gate.inverse_step,
         "on_grid": np.array(ON_GRID, np.float32),
-        "breach_weights": np.full(facts.features, BREACH, np.float32),
+        "per_breach": np.array(BREACH, np.float32),
     }
 
 

@@ -5,6 +5,8 @@ multiplication could decide it differently is rounded one by one. A row is harde
 needed beside the rows is that of one block; who has many rows hands them in in blocks.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,9 +36,11 @@ def harden_rows(rows: Scores, output: Output) -> Scores:
         shown = _top(rows, output.top_k)
     if output.decimals is not None:
         shown = rounded(shown, output.decimals)
-        return _lifted(shown, rows, winners, output.decimals, np.arange(len(rows)))
-    changed = np.flatnonzero((shown != rows).any(axis=1))
-    return _lifted(shown, rows, winners, None, changed) if len(changed) else rows
+        return _lifted(shown, rows, winners, output.decimals, tied(shown, winners))
+    if (shown == rows).all():
+        return rows
+    at = tied(shown, winners)
+    return _lifted(shown, rows, winners, None, at[(shown[at] != rows[at]).any(axis=1)])
 
 
 def rounded(scores: Scores, decimals: int) -> Scores:
@@ -56,27 +60,33 @@ def rounded(scores: Scores, decimals: int) -> Scores:
     return shown
 
 
+def tied(scores: NDArray[Any], winners: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the rows, in order, in which another score is as high as the winner's."""
+    level = scores >= np.take_along_axis(scores, winners[:, None], axis=1)
+    row = np.flatnonzero(level) // scores.shape[1]  # each at least once: the winner is level with itself
+    return np.unique(row[1:][row[1:] == row[:-1]])
+
+
 def _top(rows: Scores, k: int) -> Scores:
-    kept = np.argsort(-rows, axis=1, kind="stable")[:, :k]
-    lowest = np.take_along_axis(rows, kept[:, -1:], axis=1)
-    shown = np.repeat(np.minimum(lowest, 0.0) + 0.0, rows.shape[1], axis=1)
-    np.put_along_axis(shown, kept, np.take_along_axis(rows, kept, axis=1), axis=1)
-    return shown
+    lowest = np.partition(rows, -k, axis=1)[:, -k, None]
+    kept = rows >= lowest
+    if np.count_nonzero(kept) > k * len(rows):  # of equals, the first
+        above = rows > lowest
+        kept = above | (kept & ((kept & ~above).cumsum(axis=1) <= k - above.sum(axis=1, keepdims=True)))
+    return np.where(kept, rows, np.minimum(lowest, 0.0) + 0.0)
 
 
 def _lifted(
-    shown: Scores, raw: Scores, winners: NDArray[np.intp], decimals: int | None, among: NDArray[np.intp]
+    shown: Scores, raw: Scores, winners: NDArray[np.intp], decimals: int | None, at: NDArray[np.intp]
 ) -> Scores:
-    """Break the ties that hardening made, in the rows `among`."""
-    others = shown[among]
-    others[np.arange(len(among)), winners[among]] = -np.inf
-    best = others.max(axis=1)
-    tied = shown[among, winners[among]] <= best
-    if not tied.any():
+    """Break the ties that hardening made, in the rows `at`."""
+    if not len(at):
         return shown
+    winner, others = winners[at], shown[at]
+    others[np.arange(len(at)), winner] = -np.inf
+    best = others.max(axis=1)
     step, digits = 10.0 ** -(3 if decimals is None else decimals), 12 if decimals is None else decimals
-    at, best = among[tied], best[tied]
-    winner, up = winners[at], ~(raw[at].max(axis=1) <= 1.0) | (best + step <= 1.0)
+    up = ~(raw[at].max(axis=1) <= 1.0) | (best + step <= 1.0)
     shown[at[up], winner[up]] = rounded(best[up] + step, digits)
     at, winner, best = at[~up], winner[~up], best[~up]
     lowered = np.where(shown[at] >= best[:, None], rounded(best - step, digits)[:, None], shown[at])

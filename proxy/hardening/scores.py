@@ -36,7 +36,8 @@ def harden_row(scores: Sequence[float], output: Output) -> list[float]:
         row = _top(row, output.top_k)
     if output.decimals is not None:
         decimals = output.decimals
-        row = [round(score, decimals) + 0.0 for score in row]  # + 0.0: "-0.0" would tell a sign that rounding took away
+        # What was cut off is 0 and stays it; + 0.0: "-0.0" would tell a sign that rounding took away.
+        row = [round(score, decimals) + 0.0 if score else 0.0 for score in row]
     elif row == list(scores):
         return row
     return _lift(row, winner, output.decimals, bounded=highest <= 1.0)

@@ -5,18 +5,19 @@ reads forms, so such a body is refused by its content type.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from proxy.errors import BearerMisuse, TokenMissing, Unauthenticated
-from proxy.exchange import Call, Scheme
+from proxy.exchange import Call, Scheme, Word
 from proxy.reasons import Reason
 
 MAX_TOKEN_CHARS = 8192  # one byte each; what most servers allow a whole header line
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+_SCHEMES = {scheme.lower().encode(): scheme for scheme in Scheme}
+
+
+class Credentials(Word, frozen=True):
     """A token and the scheme that it came under."""
 
     scheme: Scheme
@@ -36,8 +37,8 @@ def credentials(call: Call, schemes: Sequence[Scheme] = (Scheme.BEARER,)) -> Cre
     if len(fields) > 1:
         raise BearerMisuse(detail="two Authorization fields")
     name, _, token = fields[0].partition(b" ")
-    scheme = next((one for one in schemes if name.lower() == one.lower().encode()), None)
-    if scheme is None:  # RFC 6750 section 3.1: an unsupported method counts as no credentials
+    scheme = _SCHEMES.get(name.lower())
+    if scheme is None or scheme not in schemes:  # RFC 6750 section 3.1: an unsupported method counts as no credentials
         raise TokenMissing(detail=f"the authorization scheme is not {' or '.join(schemes)}")
     if b"," in token:  # two fields that somebody joined (RFC 9110 section 5.3)
         raise BearerMisuse(detail="several credentials in one Authorization field")

@@ -37,6 +37,8 @@ class Cycle(RequestResponseCycle):
     conversation: Conversation
     fault: RequestError | None = None  # why the rest of the body will not come
     last: bool = False  # nothing follows this answer on its connection
+    _pieces: list[bytes] | None = None  # of the body, which the application has not taken …
+    _waiting = 0  # … and their bytes
     _held: HTTPResponseStartEvent | None = None  # a head that waits for its body …
     _announced = 0  # … of so many bytes
 
@@ -45,6 +47,16 @@ class Cycle(RequestResponseCycle):
         self.fault = fault
         self.last = True
         self.message_event.set()
+
+    def hold(self, piece: bytes) -> int:
+        """Keep a piece of the body for the application; return how many bytes wait for it."""
+        if self._pieces is None:
+            self._pieces = [piece]
+        else:
+            self._pieces.append(piece)
+        self._waiting += len(piece)
+        self.message_event.set()
+        return self._waiting
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next piece of the body; raise the fault that has ended it."""
@@ -59,8 +71,9 @@ class Cycle(RequestResponseCycle):
             return {"type": "http.disconnect"}
         if self.fault is not None:
             raise self.fault
-        message: HTTPRequestEvent = {"type": "http.request", "body": bytes(self.body), "more_body": self.more_body}
-        self.body = bytearray()
+        pieces, self._pieces, self._waiting = self._pieces or (), None, 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        message: HTTPRequestEvent = {"type": "http.request", "body": body, "more_body": self.more_body}
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -96,7 +109,7 @@ class Cycle(RequestResponseCycle):
         fields = [*self.default_headers, *head["headers"]]
         if self.last:
             fields.append((b"connection", b"close"))
-        block = b"".join([b"%b: %b\r\n" % field for field in fields])
+        block = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
         if not block.count(b"\n") == block.count(b"\r") == len(fields) or b"\0" in block:
             raise RuntimeError("a header field with invalid bytes")
         self.transport.write(b"".join((STATUS_LINE[head["status"]], block, b"\r\n", body)))

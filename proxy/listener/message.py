@@ -7,9 +7,9 @@ whether the path exists, and whether the caller may have it.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from proxy.exchange import Word
 from proxy.listener.limits import Limits
 from proxy.listener.rejection import BODY_TOO_LARGE, CODING, EXPECTATION, METHOD, UNCLEAN, VERSION, Rejected
 
@@ -36,8 +36,7 @@ _ONCE = frozenset({b"content-length", b"content-type", b"expect", b"host", b"tra
 Fields = Sequence[tuple[bytes, bytes]]  # names in lower case
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Word, frozen=True):
     """What the header section of a clean message says."""
 
     path: str

@@ -54,6 +54,9 @@ class Phase(Enum):
     BODY = auto()
 
 
+IDLE, HEAD, BODY = Phase  # looking a member up costs as much as a call, and every field line of a message does
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all connections of a listener have in common."""
@@ -77,7 +80,7 @@ class Connection(HttpToolsProtocol):
         self._limits = shared.limits
         self._on_refused = shared.on_refused
         self._leave = leave
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self._began = self._heard = self._moved = self.loop.time()  # of the phase; last byte in; last byte out
         self._messages = 0
         self._head_bytes = self._fields = 0  # of the header or trailer section, as the parser shows it
@@ -122,19 +125,20 @@ class Connection(HttpToolsProtocol):
         self._draining = True
         if self._answering is not None:
             self._answering.last = True
-        elif self._phase is Phase.IDLE:
+        elif self._phase is IDLE:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what it does not show."""
+        whole = memoryview(data)
         for start in range(0, len(data), FEED_BYTES):
             if self._deaf or self.transport.is_closing():
                 return
-            self._feed(data[start : start + FEED_BYTES])
+            self._feed(whole[start : start + FEED_BYTES])
 
-    def _feed(self, data: bytes) -> None:
-        if self._phase is Phase.IDLE:
-            self._enter(Phase.HEAD)
+    def _feed(self, data: memoryview) -> None:
+        if self._phase is IDLE:
+            self._enter(HEAD)
         self._heard = self.loop.time()
         before = self._phase, self._messages
         try:
@@ -150,9 +154,9 @@ class Connection(HttpToolsProtocol):
         """Cap what has no callback: a field that never ends, chunk extensions (RFC 9112 section 7.1.1)."""
         self._raw_bytes += arrived
         limits = self._limits
-        if self._phase is Phase.HEAD and self._raw_bytes > limits.target_bytes + limits.header_bytes:
+        if self._phase is HEAD and self._raw_bytes > limits.target_bytes + limits.header_bytes:
             self._reject(Rejected(HEAD_TOO_LARGE, "a header section above the limit"))
-        elif self._phase is Phase.BODY:
+        elif self._phase is BODY:
             framing = self._raw_bytes - self._body_bytes
             if framing > limits.header_bytes + self._chunks * CHUNK_OVERHEAD:
                 self._reject(Rejected(UNCLEAN, "chunk extensions or trailers above the limit"))
@@ -165,8 +169,8 @@ class Connection(HttpToolsProtocol):
             raise Rejected(UNCLEAN, "bytes after the last message")
         super().on_message_begin()
         self._head_bytes = self._fields = self._body_bytes = self._chunks = 0
-        if self._phase is not Phase.HEAD:
-            self._enter(Phase.HEAD)
+        if self._phase is not HEAD:
+            self._enter(HEAD)
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
@@ -180,7 +184,7 @@ class Connection(HttpToolsProtocol):
         self._fields += 1
         if self._head_bytes > self._limits.header_bytes or self._fields > self._limits.header_count:
             raise Rejected(HEAD_TOO_LARGE, "header fields above the limit")
-        if self._phase is Phase.HEAD:
+        if self._phase is HEAD:
             self.headers.append((name.lower(), value.strip(b" \t")))  # RFC 9110 section 5.5
 
     def on_headers_complete(self) -> None:
@@ -195,7 +199,7 @@ class Connection(HttpToolsProtocol):
         self.scope["query_string"] = head.query.encode("ascii")
         self._messages += 1
         self._head_bytes = self._fields = 0
-        self._enter(Phase.BODY)
+        self._enter(BODY)
         self.cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
@@ -230,16 +234,14 @@ class Connection(HttpToolsProtocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_bytes:
             raise Rejected(BODY_TOO_LARGE, "a body above the limit")
-        self.cycle.body += body
-        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+        if self.cycle.hold(body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The last byte of a message, and perhaps of the connection."""
         self.cycle.more_body = False
         self.cycle.message_event.set()
-        self._enter(Phase.IDLE)
+        self._enter(IDLE)
         self._deaf = self.cycle.last
 
     # ── the application's side ──────────────────────────────────────────────────────────────────────────────────
@@ -251,9 +253,9 @@ class Connection(HttpToolsProtocol):
 
     def ask_for_body(self) -> None:
         """Send `100 Continue`, unless the body is here already; the client's clock starts now."""
-        if self._phase is not Phase.BODY or self.transport.is_closing():
+        if self._phase is not BODY or self.transport.is_closing():
             return
-        self._enter(Phase.BODY)
+        self._enter(BODY)
         if not self._body_bytes:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -280,8 +282,8 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say(self._last_words)
-        elif self._phase is Phase.IDLE:
-            self._enter(Phase.IDLE)
+        elif self._phase is IDLE:
+            self._enter(IDLE)
 
     # ── deadlines ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -342,7 +344,7 @@ class Connection(HttpToolsProtocol):
     def _reject(self, rejected: Rejected) -> None:
         """Refuse a head ourselves; leave the fault of a body to the application."""
         self._deaf = True
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             kind = BodyTooLarge if rejected.rejection is BODY_TOO_LARGE else Malformed
             self.cycle.fail(kind(rejected.rejection.reason, rejected.detail))
             return

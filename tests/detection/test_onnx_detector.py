@@ -14,9 +14,9 @@ import pytest
 from attacks import fgsm, uniform, world
 
 from proxy.adapters.detector import CHUNK_ROWS, OnnxDetector, load_detector
-from proxy.detection.facts import DetectorFacts
+from proxy.detection.facts import BREACH, DetectorFacts
 from proxy.detection.fit import Subject, fit, sketches, statistics
-from proxy.detection.graph import build
+from proxy.detection.graph import build, inspect
 from proxy.errors import ConfigError, DependencyFault, Malformed
 from proxy.exchange import Score, Sightings
 from proxy.ports import Detector
@@ -68,6 +68,19 @@ def test_the_runtime_computes_what_was_fitted(name) -> None:
     found, found_sketches = running._run(given)
     np.testing.assert_allclose(found, statistics(learned, given), rtol=1e-3)
     np.testing.assert_allclose(found_sketches, sketches(learned, given), rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_grid_the_runtime_computes_what_was_fitted() -> None:
+    """Where no feature has a grid, the graph has no nodes for one: ranges count as before."""
+    gridless = replace(facts(), gate=replace(facts().gate, inverse_step=np.zeros(64, np.float32)))
+    of = world("digits")
+    given = np.vstack([of.test, uniform(of, 50), 3 * uniform(of, 50)]).astype(np.float32)
+    found, _ = OnnxDetector(gridless)._run(given)
+    np.testing.assert_allclose(found, statistics(gridless, given), rtol=1e-3)
+    assert (found < detector()._run(given)[0] - BREACH).any()
+    assert (found > BREACH).any()
+    assert b"off_grid" not in build(gridless)
+    assert build(inspect(build(gridless), "f")) == build(gridless)
 
 
 def test_an_ordinary_row_passes_and_noise_does_not() -> None:

@@ -32,7 +32,8 @@ class Writer:
         self.stream = stream
         self._gate = gate
         self._clock = clock
-        self._durability = durability
+        self._waits = durability is not Durability.ASYNC  # for the write; else nobody would answer who waits
+        self._syncs = durability is Durability.SYNC  # also for the medium
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._lines: list[bytes] = []
@@ -51,7 +52,7 @@ class Writer:
         if not self._gate.accepts:
             return self._gate.turn_away()
         position = self.take(event)
-        if self._durability is not Durability.ASYNC and position is not UNRECORDED:  # else nobody would answer it
+        if self._waits and position is not UNRECORDED:
             waiter: asyncio.Future[Position | None] = self._loop.create_future()
             self._waiters.append(waiter)
             instead = await waiter
@@ -94,7 +95,7 @@ class Writer:
         self._lines.clear()
         if not self._guarded(self.stream.write, data):
             return
-        if self._durability is Durability.SYNC:
+        if self._syncs:
             self.unsynced += self._waiters
             self.wanted.set()
         else:

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.hardening.matrix import tied
+
 LENGTH_BYTES = 4  # before each BYTES element
+BLOCK = 1 << 16  # numbers that are looked at at once
 
 
 class Unreadable(ValueError):
@@ -75,6 +78,11 @@ def numbers(kind: Datatype, raw: memoryview) -> NDArray[np.generic]:
     return _from_bf16(found) if kind.name == "BF16" else found
 
 
+def finite(found: NDArray[np.generic]) -> bool:
+    """Say whether all numbers are: block by block, in the processor's cache."""
+    return all(np.isfinite(found[at : at + BLOCK]).all() for at in range(0, len(found), BLOCK))
+
+
 def strings(raw: memoryview, count: int) -> list[bytes]:
     """Return the elements of a BYTES tensor."""
     found: list[bytes] = []
@@ -111,13 +119,11 @@ def from_scores(kind: Datatype, rows: NDArray[np.float64], winners: NDArray[np.i
     if winners is None or kind.name == "FP64":
         return near
     values = _from_bf16(near) if kind.name == "BF16" else near
-    every = np.arange(len(values))
-    others = values.copy()
-    others[every, winners] = -np.inf
-    for row in np.flatnonzero(values[every, winners] <= others.max(axis=1)):
+    for row in tied(values, winners):
         winner, best = winners[row], values[row, winners[row]]
         up = not (0.5 < float(best) <= 1.0)
-        for column in (winner,) if up else np.flatnonzero(others[row] >= best):
+        level = np.flatnonzero(values[row] >= best)
+        for column in (winner,) if up else level[level != winner]:
             near[row, column] = _next(kind, near[row, column], up=up)
     return near
 

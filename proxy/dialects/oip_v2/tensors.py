@@ -65,7 +65,7 @@ def cut(rest: memoryview, sizes: Iterable[int | None]) -> list[memoryview | None
 
 def elements(shape: list[int], kind: Datatype) -> int:
     """Return how many elements a shape has; a tensor without elements or without sides is refused."""
-    if not 0 < len(shape) <= MAX_RANK or any(side < 1 for side in shape):
+    if not 0 < len(shape) <= MAX_RANK or min(shape) < 1:
         raise Unreadable("shape")
     count = math.prod(shape)
     if count > (MAX_TEXTS if kind.family is Family.TEXT else MAX_ELEMENTS):
