@@ -85,9 +85,13 @@ class SampleFile:
         self.bytes += len(data)
 
     def full(self, now: float, keep: float, at_most: int) -> bool:
-        """Say whether another file should be begun, also because somebody has taken this one away."""
+        """Say whether another file should be begun."""
         old = not 0 <= now - self.begun < min(FILE_SECONDS, keep / SHARES)
-        return old or self.bytes >= min(FILE_BYTES, at_most // SHARES) or not self._path.exists()
+        return old or self.bytes >= min(FILE_BYTES, at_most // SHARES)
+
+    def taken_away(self) -> bool:
+        """Say whether the file was there, and is no longer: another worker deletes what is too much."""
+        return self._sealer is not None and not self._path.exists()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -107,8 +111,13 @@ def prepare(directory: Path) -> None:
         raise ConfigError([Finding(str(directory), 0, 0, message, hint)]) from exc
 
 
-def delete(directory: Path, now: float, keep: Mapping[str, float], otherwise: float, at_most: int) -> list[Kept]:
-    """Delete what is older than `keep` seconds (by model), then the oldest above `at_most` bytes. Return what went."""
+def delete(
+    directory: Path, now: float, keep: Mapping[str, float], otherwise: float, at_most: int
+) -> tuple[list[Kept], str]:
+    """Delete what is older than `keep` seconds (by model), then the oldest above `at_most` bytes.
+
+    Return what went, and why something stayed that should have gone; empty: nothing did.
+    """
     files = kept(directory)
     gone = [one for one in files if now - one.begun > keep.get(one.model, otherwise)]
     left = [one for one in files if one not in gone]
@@ -119,10 +128,16 @@ def delete(directory: Path, now: float, keep: Mapping[str, float], otherwise: fl
             break
         total -= sizes[one.path]
         gone.append(one)
-    deleted = [one for one in gone if _unlink(one.path)]
+    deleted, stays = [], ""
+    for one in gone:
+        try:
+            if _unlink(one.path):
+                deleted.append(one)
+        except OSError as exc:  # the others go all the same
+            stays = f"{one.path.name}: {exc.strerror}"
     if deleted:
         sync_directory(directory)
-    return deleted
+    return deleted, stays
 
 
 def _unlink(path: Path) -> bool:

@@ -16,7 +16,7 @@ from proxy.detection.graph import OUTPUTS, build
 from proxy.detection.text import MAX_TEXT, TextFacts, grams, shares
 from proxy.detection.textgraph import GRAMS, SHARES
 from proxy.errors import DependencyFault, Malformed
-from proxy.exchange import Features, Score, Sightings, Texts
+from proxy.exchange import Inputs, Score, Sightings, Texts
 from proxy.reasons import Reason
 
 INLINE_BYTES = 16 << 10  # that the event loop waits for, about a millisecond; more are judged in a thread
@@ -36,12 +36,12 @@ class TextDetector:
         """How many numbers a row has: a text has none."""
         return 0
 
-    async def judge(self, rows: Features | Texts) -> Score:
+    async def judge(self, rows: Inputs) -> Score:
         """Return the strangest text's score."""
         score, _ = await self.examine(rows)
         return score
 
-    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Inputs) -> tuple[Score, Sightings]:
         """Do as `judge`, and return what query sequences need of every text."""
         texts = _read(rows)
         if len(texts) > INLINE_TEXTS or sum(map(len, texts)) > INLINE_BYTES:
@@ -65,9 +65,9 @@ class TextDetector:
         return statistic[0], sketch[0]
 
 
-def _read(rows: Features | Texts) -> Sequence[bytes]:
+def _read(rows: Inputs) -> Sequence[bytes]:
     if not isinstance(rows, Texts):
-        raise Malformed(Reason.SCHEMA_MISMATCH, "numbers, and the detector is one of texts")
+        raise Malformed(Reason.SCHEMA_MISMATCH, "no texts, and the detector is one of texts")
     texts = rows.read()
     if not texts:
         raise Malformed(Reason.SCHEMA_MISMATCH, "no texts")

@@ -23,14 +23,16 @@ from proxy.admin import Check, Health
 from proxy.audit.sealing import Recipient
 from proxy.detection.sample import KEEP, MAX_ROW, WINDOW, Reservoir, Row, TooLarge, row_of
 from proxy.errors import DependencyFault, Malformed
-from proxy.exchange import Exchange, Passed, Texts
+from proxy.exchange import Exchange, Images, Passed, Texts
 from proxy.policy.model import Policy, Recorded
 from proxy.ports import Clock, Trail
 from proxy.reasons import Reason
-from proxy.record import InputsRecorded, Position
+from proxy.record import UNRECORDED, InputsRecorded, Position
 
 TICK = 1.0  # seconds between two looks at what is due
 LOOK_SECONDS = 600.0  # between two looks at what is too old
+
+_NOWHERE = (None, UNRECORDED)  # where a record stands that is not in the journal
 
 _log = logging.getLogger("hip.recording")
 
@@ -60,7 +62,8 @@ class Recording:
         self._retired: list[_Sample] = []
         self._looked = float("-inf")
         self.counts: Counter[str] = Counter()
-        self.error = ""
+        self.error = ""  # why inputs are not recorded
+        self.stays = ""  # why old files are not deleted
 
     def policy_changed(self) -> None:
         """Record what the policy that stands says. Who is no longer recorded gets its file ended."""
@@ -85,7 +88,7 @@ class Recording:
         """Keep a row of the request, if chance says so."""
         target = exchange.target
         sample = self._samples.get(target.model or "") if target is not None else None
-        if sample is None or decision is None or completion is None:
+        if sample is None or decision in _NOWHERE or completion in _NOWHERE:
             return
         if exchange.status != 200 or exchange.reason is not Reason.ALLOWED:
             return
@@ -109,7 +112,7 @@ class Recording:
         query, principal = exchange.query, exchange.principal
         if query is None or query.features is None or principal is None:
             return
-        if isinstance(query.features, Texts) and len(query.body) > MAX_ROW:
+        if isinstance(query.features, (Texts, Images)) and len(query.body) > MAX_ROW:
             raise TooLarge
         account = principal.account.encode("utf-8", "surrogatepass")
         tag = blake2b(account, digest_size=8, key=sample.tags).hexdigest()
@@ -149,6 +152,8 @@ class Recording:
 
     async def _flush(self, sample: _Sample) -> None:
         """Write the rows of a window. A disk or a journal that fails costs these rows, and nothing else."""
+        if sample.file is not None and await asyncio.to_thread(sample.file.taken_away):
+            await self._end(sample)  # what is written there now is lost
         file, now = sample.file, self._clock.now()
         full = file is not None and await asyncio.to_thread(file.full, now, sample.terms.keep, self._at_most)
         rows = sample.reservoir.take()
@@ -182,11 +187,12 @@ class Recording:
         keep = {name: model.recorded.keep for name, model in self._policy().models.items() if model.recorded}
         now = self._clock.now()
         try:
-            gone = await asyncio.to_thread(delete, self._directory, now, keep, KEEP, self._at_most)
+            gone, stays = await asyncio.to_thread(delete, self._directory, now, keep, KEEP, self._at_most)
         except OSError as exc:
-            self.error = f"old files stay: {exc.strerror}"
-            _log.error("recorded inputs cannot be deleted: %s", exc.strerror)
-            return
+            gone, stays = [], exc.strerror or type(exc).__name__
+        self.stays = f"old files stay: {stays}" if stays else ""
+        if stays:
+            _log.error("recorded inputs cannot be deleted: %s", stays)
         for one in gone:
             await self._record(InputsRecorded(effect="deleted", model=one.model, file=one.path.stem))
 
@@ -203,16 +209,16 @@ class Recording:
 
     async def _record(self, event: InputsRecorded) -> bool:
         try:
-            await self._trail.append(event)
+            position = await self._trail.append(event)
         except DependencyFault as error:  # the journal says so itself
             _log.error("a file of recorded inputs is not in the journal: %s", error.detail)
             return False
-        return True
+        return position is not UNRECORDED
 
     def checks(self) -> Iterator[tuple[str, Check]]:
         """Yield what an operator should know."""
-        if self.error:
-            yield "recording", Check(Health.WARNING, self.error)
+        if self.error or self.stays:
+            yield "recording", Check(Health.WARNING, self.error or self.stays)
         elif self._samples:
             yield "recording", Check(Health.OK, f"inputs of {', '.join(sorted(self._samples))}, encrypted")
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,6 +21,7 @@ from proxy.cli.detector_check import check_command
 from proxy.cli.detector_input import read, read_images, read_rows, read_texts, refused
 from proxy.cli.detector_recorded import RecordedInputs
 from proxy.cli.detector_show import Facts, facts_as_json, print_facts, print_features, print_histogram
+from proxy.detection.encoded import PICTURE
 from proxy.detection.fit import Steps, Subject, fit
 from proxy.detection.fit_text import fit_texts
 from proxy.detection.graph import MAX_FILE, build, inspect
@@ -45,7 +47,7 @@ def fit_command(
         Path | None,
         typer.Argument(
             help="Ordinary inputs: .csv, .npy, or .jsonl with a row, a text or a request a line; "
-            "texts also as .txt, a text a line; a directory of .npy (an image each) or .txt (a text each)."
+            "texts also as .txt, a text a line; a directory of images (.npy, or .png and .jpg) or of texts (.txt)."
         ),
     ] = None,
     alpha: Annotated[float, typer.Option(help="How often an ordinary row may be called suspicious.")] = 0.01,
@@ -131,6 +133,10 @@ def _fitted(
     recorded = source.read(kind) if isinstance(source, RecordedInputs) else None
     if kind is Kind.TEXT:
         return fit_texts(recorded.texts if recorded else read_texts(read_from), subject, alpha, step)
+    if recorded and recorded.images:
+        if any(images):
+            raise refused(read_from, "--layout and --shape mean nothing to PNG and JPEG", "leave them out")
+        return fit(np.array(recorded.images), subject, alpha, step, PICTURE)
     rows = Table(recorded.table()) if recorded else None
     if kind is Kind.IMAGE:
         table, picture = read_images(read_from, *images, rows)

@@ -4,13 +4,14 @@ A request body is read as its dialect reads it, so that what is learned is what 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from proxy.detection.encoded import PICTURE
 from proxy.detection.picture import Layout, Picture, picture
 from proxy.detection.rows import MAX_INPUT, Form, Numbers, Table, read_table
 from proxy.dialects.oip_v2 import tensors
@@ -23,6 +24,7 @@ from proxy.errors import ConfigError, Finding, Malformed
 MAX_FILES = 1_000_000  # of a directory
 MAX_FAULTS = 20  # told at once
 CHANNELS = frozenset({1, 3, 4})  # a side that is one of these is taken for the channels
+ENCODED = frozenset({".png", ".jpg", ".jpeg"})
 BYTES = datatype("BYTES")
 
 _ROWS = {".csv": Form.CSV, ".npy": Form.NPY, ".jsonl": Form.JSON_LINES, ".ndjson": Form.JSON_LINES}
@@ -42,6 +44,10 @@ def read_rows(source: Path) -> Table:
 
 def read_images(source: Path, layout: Layout | None, shape: str, table: Table | None = None) -> tuple[Table, Picture]:
     """Return images, a row each, and how a row is one; of `table`, if they are read already. Raise ConfigError."""
+    if table is None and source.is_dir() and any(path.suffix.lower() in ENCODED for path in source.iterdir()):
+        if layout or shape:
+            raise refused(source, "--layout and --shape mean nothing to PNG and JPEG", "leave them out")
+        return _directory_of_encoded(source), PICTURE
     if table is None:
         table = _directory_of_images(source) if source.is_dir() else read_rows(source)
     if shape and not _SHAPE.fullmatch(shape):
@@ -68,7 +74,7 @@ def _directory_of_images(source: Path) -> Table:
     """Read one image from each .npy."""
     images: list[Numbers] = []
     sides: tuple[int, ...] = ()
-    for path, data in _files(source, ".npy"):
+    for path, data in _files(source, {".npy"}):
         table = read_table(data, Form.NPY, str(path))
         own = (len(table.rows), *table.sides)
         if images and own != sides:
@@ -76,6 +82,28 @@ def _directory_of_images(source: Path) -> Table:
         sides = own
         images.append(table.rows.reshape(-1))
     return Table(np.array(images), sides=sides)
+
+
+def _directory_of_encoded(source: Path) -> Table:
+    """Decode each PNG and JPEG, as the proxy will."""
+    images: list[Numbers] = []
+    findings: list[Finding] = []
+    for path, data in _files(source, ENCODED):
+        try:
+            images.append(decoded(data))
+        except Malformed as fault:
+            findings.append(Finding(str(path), 0, 0, str(fault.detail), "the proxy refuses it too: leave it out"))
+    if findings:
+        raise ConfigError(findings[:MAX_FAULTS])
+    return Table(np.array(images))
+
+
+def decoded(data: bytes) -> Numbers:
+    """Return the row of numbers of an encoded image. Raise Malformed."""
+    from proxy.adapters.image_decoder import headers, rows  # an image decoder is there only where one is needed
+
+    row: Numbers = rows(headers([data]))[0].astype(np.float64)
+    return row
 
 
 # ── texts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,7 +119,7 @@ class _Tensor(msgspec.Struct):
 def read_texts(source: Path) -> list[bytes]:
     """Return texts: the lines of a .txt, what is in each line of a .jsonl, each .txt of a directory."""
     if source.is_dir():
-        return [data for _, data in _files(source, ".txt")]
+        return [data for _, data in _files(source, {".txt"})]
     match source.suffix.lower():
         case ".txt":
             return [line for line in read(source, MAX_INPUT).splitlines() if line.strip()]
@@ -127,7 +155,7 @@ def _texts(given: object) -> list[bytes]:
             raise ValueError("not of texts")
         for tensor in inputs:
             tensors.flat(tensor.data, BYTES, tensors.elements(tensor.shape, BYTES))
-        return list(tensor_texts([(tensor.shape, tensor.data, None) for tensor in inputs]).read())
+        return list(tensor_texts([(tensor.shape, tensor.data, None) for tensor in inputs], 0).read())
     form = next((form for form, key in INPUTS.items() if key in given), "")
     if not form:
         raise ValueError("no input of a dialect that has texts")
@@ -142,11 +170,15 @@ def _texts(given: object) -> list[bytes]:
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _files(directory: Path, ending: str) -> Iterator[tuple[Path, bytes]]:
+def _files(directory: Path, endings: Collection[str]) -> Iterator[tuple[Path, bytes]]:
     """Yield the files of a directory, by name; at most MAX_INPUT bytes of them."""
-    paths = sorted(path for path in directory.iterdir() if path.suffix.lower() == ending)
+    paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in endings)
     if not 0 < len(paths) <= MAX_FILES:
-        raise refused(directory, f"{len(paths)} files *{ending} in it", f"at least one, at most {MAX_FILES:,}")
+        raise refused(
+            directory,
+            f"{len(paths)} files *{', *'.join(sorted(endings))} in it",
+            f"at least one, at most {MAX_FILES:,}",
+        )
     left = MAX_INPUT
     for path in paths:
         data = read(path, left)

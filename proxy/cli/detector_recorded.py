@@ -11,9 +11,12 @@ from rich.console import Console
 from proxy.adapters.password import read_password
 from proxy.adapters.samples import MAX_READ, read_files
 from proxy.audit.sealing import Opener, SealError
-from proxy.cli.detector_input import read, refused
+from proxy.cli.detector_input import decoded, read, refused
 from proxy.detection.metadata import Kind
 from proxy.detection.recorded import Collected
+from proxy.detection.rows import Numbers
+from proxy.dialects.images import file_of
+from proxy.errors import Malformed
 
 MAX_KEY = 64 << 10  # bytes
 
@@ -43,9 +46,12 @@ class RecordedInputs:
             found.take(rows)
             files += 1
         texts = kind is Kind.TEXT
-        count = len(found.texts) if texts else len(found.table())
+        if kind is Kind.IMAGE and not found.numbers:
+            found.images = _decoded(found)
+        count = len(found.texts) if texts else len(found.images) or len(found.table())
         if not count:
-            hint = f"{len(found.texts):,} texts and {len(found.numbers):,} rows of numbers are there: see --kind"
+            there = f"{len(found.texts):,} texts or encoded images, {len(found.numbers):,} rows of numbers"
+            hint = f"{there} are there: see --kind"
             raise refused(self.path, f"no recorded input is of the kind {kind}", hint)
         self._tell(found, files, f"{count:,} {'texts' if texts else 'rows'}")
         return found
@@ -55,7 +61,19 @@ class RecordedInputs:
             "repeats": found.repeats,
             f"above {self.per_caller} of one caller in a file": found.above_share,
             "of another width": found.other_width,
+            "no image": found.undecoded,
         }
         told = "; ".join(f"{number:,} {why}" for why, number in left_out.items() if number)
         words = f"{counted} of {files} recorded files, at most {MAX_READ >> 30} GiB of the newest"
         Console(stderr=True).print(words + (f"; left out: {told}" if told else ""), markup=False, soft_wrap=True)
+
+
+def _decoded(found: Collected) -> list[Numbers]:
+    """Return the rows of those that are encoded images; count the others."""
+    images = []
+    for text in found.texts:
+        try:
+            images.append(decoded(file_of(text)))
+        except Malformed:
+            found.undecoded += 1
+    return images

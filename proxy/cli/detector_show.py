@@ -9,6 +9,7 @@ from rich.text import Text
 
 from proxy.detection.facts import DetectorFacts
 from proxy.detection.metadata import kind_of
+from proxy.detection.picture import SIDE, Layout
 from proxy.detection.text import BUCKETS, WINDOW, TextFacts
 
 BATCHES = (1, 10, 100)  # rows of a request, for the false alarms to expect
@@ -58,6 +59,9 @@ def _of_kind(facts: Facts) -> list[tuple[str, str]]:
     if facts.picture is None:
         return found
     of = facts.picture
+    if of.layout is Layout.ENCODED:
+        words = f"PNG or JPEG of any size; seen in grey as {SIDE} x {SIDE} cells, and how rough each one is"
+        return [("images", words), *found]
     high, wide = of.cells
     sides = f"{of.height} x {of.width} pixels, channels: {of.channels}, {of.layout}"
     return [("images", f"{sides}; seen in grey as {high} x {wide} cells of {of.cell} x {of.cell} pixels"), *found]

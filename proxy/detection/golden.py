@@ -97,7 +97,7 @@ def outputs(body: bytes) -> tuple[Expected, ...]:
     try:
         content = json.loads(body)
         found = tuple(
-            Expected(str(each["name"]), tuple(map(int, each["shape"])), tuple(map(float, each["data"])))
+            Expected(str(each["name"]), tuple(map(int, each["shape"])), _flat(each["data"]))
             for each in content["outputs"]
             if each["datatype"] != "BYTES"
         )
@@ -107,6 +107,11 @@ def outputs(body: bytes) -> tuple[Expected, ...]:
     if not found or any(size != count or not 0 < count <= MAX_VALUES for size, count in sizes):
         raise UpstreamFault(Reason.UPSTREAM_UNREADABLE, "no numeric output, or one of another shape than it says")
     return found
+
+
+def _flat(data: object) -> tuple[float, ...]:
+    """Return the numbers of a tensor, also of a nested one: both forms are the protocol's, and callers get both."""
+    return tuple(np.asarray(data, np.float64).ravel().tolist())
 
 
 def metadata_digest(body: bytes) -> str:

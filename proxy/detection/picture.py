@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 MAX_SIDE = 32  # cells
 MAX_NUMBERS = 1 << 20  # of one image
 MAX_CHANNELS = 16
+SIDE = 16  # cells of an encoded image
 
 
 class Layout(StrEnum):
@@ -25,6 +26,7 @@ class Layout(StrEnum):
     NCHW = "nchw"  # channel by channel
     NHWC = "nhwc"  # pixel by pixel
     NHW = "nhw"  # one channel
+    ENCODED = "encoded"  # PNG or JPEG, of which `proxy.detection.encoded` makes the numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,10 @@ class Picture:
         """Return why this cannot be an image, or nothing."""
         if min(self.channels, self.height, self.width) < 1:
             return "an image has no side without pixels"
-        if self.channels > (1 if self.layout is Layout.NHW else MAX_CHANNELS):
+        if self.channels > (1 if self.layout in {Layout.NHW, Layout.ENCODED} else MAX_CHANNELS):
             return f"{self.channels} channels in the layout {self.layout}"
+        if self.layout is Layout.ENCODED and (self.height, self.width) != (2 * SIDE, SIDE):
+            return f"an encoded image is judged by {2 * SIDE} x {SIDE} numbers, not {self.height} x {self.width}"
         if self.numbers > MAX_NUMBERS:
             return f"{self.numbers:,} numbers in an image; at most {MAX_NUMBERS:,} are supported"
         return ""

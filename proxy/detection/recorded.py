@@ -24,10 +24,12 @@ class Collected:
 
     per_caller: int = PER_CALLER
     numbers: list[bytes] = field(default_factory=list)
-    texts: list[bytes] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)  # and encoded images, until they are decoded
+    images: list[Numbers] = field(default_factory=list)
     repeats: int = 0
     above_share: int = 0  # of rows of callers who gave more than theirs
     other_width: int = 0
+    undecoded: int = 0  # texts among images, and images that nothing is made of
     _seen: set[bytes] = field(default_factory=set)
 
     def take(self, rows: Iterable[Row]) -> None:

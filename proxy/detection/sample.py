@@ -2,7 +2,7 @@
 
 Of the requests of one window every one has the same chance (Vitter's algorithm R, 1985), and of its rows one is kept,
 so that neither a large batch nor a busy minute fills the sample. A row is what a detector would be given: numbers as
-float32, or the bytes of one text. Who asked is a tag that means something within one file only.
+float32, or the bytes of one text or encoded image. Who asked is a tag that means something within one file only.
 
 Not guaranteed: that what is kept is ordinary. Whoever asks decides what is in it, and what a detector in `enforce`
 found strange is left out; `proxy.detection.recorded` limits what one caller gives to a fit.
@@ -15,15 +15,13 @@ import msgspec
 import numpy as np
 
 from proxy.errors import Malformed
-from proxy.exchange import Features, Texts
+from proxy.exchange import Images, Inputs, Texts
 from proxy.reasons import Reason
 
 MAX_ROW: Final = 4 << 20  # bytes of one input: an image of 1,048,576 numbers
 MAX_PENDING: Final = 16 << 20  # bytes of one model's inputs in memory
 WINDOW: Final = 60.0  # seconds
-KEEP: Final = (
-    30 * 86_400
-)  # seconds, unless a policy says otherwise; also what remains of a model of which it says nothing
+KEEP: Final = 30 * 86_400  # seconds, unless a policy says otherwise; also for a model of which it says nothing any more
 
 Pick = Callable[[int], int]  # a number below another one, each with the same chance
 
@@ -34,7 +32,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     at: int  # UNIX seconds
     caller: str
     numbers: bytes | None = None  # float32, little-endian
-    text: bytes | None = None
+    text: bytes | None = None  # or an encoded image, as it was sent
 
 
 class TooLarge(ValueError):
@@ -45,12 +43,12 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Row).decode
 
 
-def row_of(features: Features | Texts, at: int, caller: str, pick: Pick) -> Row:
+def row_of(features: Inputs, at: int, caller: str, pick: Pick) -> Row:
     """Return one row of a request. Raise Malformed where no detector could read it, TooLarge for a large one."""
-    if isinstance(features, Texts):
+    if isinstance(features, (Texts, Images)):
         texts = features.read()
         if not texts:
-            raise Malformed(Reason.SCHEMA_MISMATCH, "no text")
+            raise Malformed(Reason.SCHEMA_MISMATCH, "no text and no image")
         return Row(at, caller, text=_small(texts[pick(len(texts))]))
     if features.ndim != 2 or not features.size:
         raise Malformed(Reason.SCHEMA_MISMATCH, "no row of numbers")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from english import halves
+from pictures import digits, saved
 from typer.testing import CliRunner
 
 from proxy.cli.detector import detector_app
@@ -52,6 +53,28 @@ def test_every_form_of_the_same_images_makes_the_same_detector(tmp_path: Path) -
     assert [(code, said) for code, said, _ in found] == [(0, "")] * 5
     assert len({str(facts["sha256"]) for _, _, facts in found}) == 1
     assert found[0][2]["image"] == {"layout": "nhw", "channels": 1, "height": 8, "width": 8}
+
+
+def test_files_of_images_make_a_detector_of_files(tmp_path: Path) -> None:
+    """PNG and JPEG together, as a camera and a scanner would give them; what is no image is told by its name."""
+    directory = tmp_path / "photos"
+    directory.mkdir()
+    for number, image in enumerate(digits("training")):
+        form, ending = (("PNG", "png"), ("JPEG", "JPG"))[number % 2]
+        (directory / f"{number:04}.{ending}").write_bytes(saved(image, form))
+    code, said, facts = fit(directory, "--kind", "image")
+    assert (code, said) == (0, "")
+    assert facts["image"] == {"layout": "encoded", "channels": 1, "height": 32, "width": 16}
+    assert facts["rows"] == len(DIGITS)
+    assert fit(directory, "--kind", "image")[2]["sha256"] == facts["sha256"]
+    shown = run(detector_app, ["show", str(tmp_path / "out.onnx")])
+    assert "PNG or JPEG of any size" in " ".join(shown.stdout.replace("│", " ").split())
+
+    assert "mean nothing to PNG and JPEG" in fit(directory, "--kind", "image", "--shape", "28x28")[1]
+    (directory / "broken.png").write_bytes(saved(next(digits("training")))[:100])
+    code, said, _ = fit(directory, "--kind", "image")
+    assert code == 2
+    assert "broken.png: a PNG that ends early" in said
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_rows_and_columns_are_counted_and_shown_to_a_detector():
     assert (columns.cost.rows, columns.features.tolist()) == (3, [[1, 4], [2, 5], [3, 6]])
     named = read({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]})
     assert named.features.tolist() == [[1, 2], [3, 4]]
-    assert read({"instances": [{"b64": "aGVsbG8="}]}).features is None
+    assert read({"instances": [{"b64": "aGVsbG8="}]}).features.read() == [b"hello"]
     assert read({"examples": [{"x": 1}, {"x": 2}]}, CLASSIFY).cost.rows == 2
 
 

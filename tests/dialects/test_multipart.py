@@ -42,7 +42,7 @@ def test_what_a_stock_client_writes_is_read_and_written_again(kind):
     asked = httpx.Request("POST", "http://h/", files={"data": ("kitten \u00e9.png", PNG, kind)})
     query = read(asked.headers["content-type"].encode(), asked.read())
     assert parts(query) == [("data", kind, PNG)]
-    assert (query.cost, query.features) == (Cost(rows=1), None)
+    assert (query.cost, query.features.read()) == (Cost(rows=1), [PNG])
     assert b"kitten" not in query.body
 
 

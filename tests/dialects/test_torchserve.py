@@ -32,7 +32,8 @@ def test_json_is_counted_and_bytes_are_one_row():
     assert TORCH.read(INFER, JSON, b"[[1,2],[3,4],[5,6]]", {}).cost.rows == 3
     assert TORCH.read(INFER, JSON, b'{"text":"hello"}', {}).cost.rows == 1
     image = TORCH.read(INFER, kind(b"image/png"), b"\x89PNG", {})
-    assert (image.cost.rows, image.features, image.headers) == (1, None, kind(b"image/png"))
+    assert (image.cost.rows, image.headers) == (1, kind(b"image/png"))
+    assert image.features.read() == [image.body]
 
 
 def test_json_under_another_name_is_refused():
@@ -40,6 +41,9 @@ def test_json_under_another_name_is_refused():
     for name, body in ((b"text/plain", b" [1,2]"), (b"application/octet-stream", b'{"a":1}')):
         with pytest.raises(UnsupportedMediaType):
             TORCH.read(INFER, kind(name), body, {})
+    for coding in ("utf-8-sig", "utf-16", "utf-16-be", "utf-32"):  # as `json.loads` reads bytes
+        with pytest.raises(UnsupportedMediaType):
+            TORCH.read(INFER, kind(b"text/plain"), "[[1,2],[3,4]]".encode(coding), {})
     for headers in ((), kind(b"multipart/form-data"), kind(b"text/html")):
         with pytest.raises(UnsupportedMediaType):
             TORCH.read(INFER, headers, b"x", {})
