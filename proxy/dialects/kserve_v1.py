@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from proxy.dialects import loose_json, strict_json
+from proxy.dialects import images, loose_json, strict_json
 from proxy.dialects.loose_json import JSON_HEADERS, Json, encode, unreadable
 from proxy.dialects.parameters import permitted
 from proxy.dialects.table import SEGMENT, Line, Table
@@ -20,6 +20,7 @@ from proxy.exchange import (
     Cost,
     Hardened,
     Headers,
+    Inputs,
     KnownParameter,
     Naming,
     Output,
@@ -94,7 +95,10 @@ class KserveV1(loose_json.WithoutStreams):
             raise Malformed(detail="no rows")
         if not isinstance(request.signature_name, msgspec.UnsetType):
             permitted("signature_name", request.signature_name, allowed)
-        return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, loose_json.features(rows))
+        features: Inputs | None = loose_json.features(rows)
+        if features is None:
+            features = images.of_rows(rows, len(body))
+        return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, features)
 
     def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
         """Rebuild the reply from the rows in it."""

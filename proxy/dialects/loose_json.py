@@ -13,6 +13,8 @@ from typing import Any, NoReturn, TypeAlias
 import msgspec
 import numpy as np
 
+from proxy.dialects import lone
+from proxy.dialects.lone import MAX_DEPTH, alone
 from proxy.errors import Malformed, UnsupportedMediaType, UpstreamFault
 from proxy.exchange import Features, Headers, Output, Query, Reply, Target
 from proxy.hardening.scores import harden_row
@@ -21,7 +23,6 @@ from proxy.reasons import Reason
 
 Json: TypeAlias = Any  # only inside this module and its dialects: a value that was decoded and not yet understood
 
-MAX_DEPTH = 16  # of a value
 JSON_HEADERS: Headers = ((b"content-type", b"application/json"),)
 
 _LABEL = Output("label", label_only=True)
@@ -133,11 +134,14 @@ def harden_words(value: Json) -> Json:
     return value
 
 
-def harden_rows(value: Json, rows: int, output: Output) -> Json:
+def harden_rows(value: Json, rows: int, output: Output, depth: int = MAX_DEPTH) -> Json:
     """Return what each of several rows got; an object has such a list under every name. Raise as `harden` does."""
     if isinstance(value, dict):
         harden(dict.fromkeys(value), output)  # only the names
-        return _side_by_side(value, {name: harden_rows(column, rows, output) for name, column in value.items()}, output)
+        if depth == 0 or (_most(output) is not None and lone.column_places(value) > 1):
+            raise unreadable("nesting, or scores in several places")
+        shown = {name: harden_rows(column, rows, output, depth - 1) for name, column in value.items()}
+        return _side_by_side(value, shown, output)
     if not isinstance(value, list) or len(value) != rows:
         raise unreadable("not as many results as rows")
     return [harden(entry, output) for entry in value]
@@ -145,7 +149,7 @@ def harden_rows(value: Json, rows: int, output: Output) -> Json:
 
 def _side_by_side(value: Mapping[str, Json], shown: dict[str, Json], output: Output) -> Json:
     """Harden the numbers that several columns have for a row as one row: `{"setosa": [0.9], "virginica": [0.1]}`."""
-    numbers = {name: list(map(_alone, column)) for name, column in value.items() if isinstance(column, list)}
+    numbers = {name: list(map(alone, column)) for name, column in value.items() if isinstance(column, list)}
     names = _scores({name: [one for one in column if one is not None] for name, column in numbers.items()})
     for at in range(len(value[names[0]]) if names else 0):
         row = [name for name in names if numbers[name][at] is not None]
@@ -171,7 +175,7 @@ def _list(values: list[Json], output: Output, depth: int) -> list[Json]:
     kinds = set(map(type, values))
     if not values:
         return []
-    if kinds <= {int, float} or (kinds == {list} and None not in map(_alone, values)):
+    if kinds <= {int, float} or (kinds == {list} and None not in map(alone, values)):
         return _row(values, output)
     if kinds == {str}:
         return harden_text(values, output)
@@ -181,6 +185,7 @@ def _list(values: list[Json], output: Output, depth: int) -> list[Json]:
         pairs = [{"label": label, "score": score} for label, score in values]
         return [[pair["label"], pair["score"]] for pair in _ranked(pairs, "score", output, depth)]
     if kinds <= {dict, list, bool, type(None)} or _is_pair(values):
+        _refuse_scattered(values, output)
         return [_harden(value, output, depth - 1) for value in values]
     msg = "a list of several kinds"
     raise ValueError(msg)
@@ -191,16 +196,9 @@ def _is_pair(value: Sequence[Json]) -> bool:
     return len(value) == 2 and isinstance(value[0], str) and type(value[1]) in {int, float}
 
 
-def _alone(value: Json) -> float | None:
-    """Return the number that a value is, also as an array of one: `[[0.98]]`."""
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value if type(value) in {int, float} else None
-
-
 def _row(values: Sequence[Json], output: Output) -> list[Json]:
     """Harden a row of such numbers; whole ones stay whole."""
-    return list(map(_as_it_was, values, harden_row([_alone(value) or 0 for value in values], output)))
+    return list(map(_as_it_was, values, harden_row([alone(value) or 0 for value in values], output)))
 
 
 def _as_it_was(old: Json, new: float) -> Json:
@@ -224,7 +222,7 @@ def _scores(columns: Mapping[str, Sequence[float | None]]) -> list[str]:
 
 
 def _single(value: Mapping[str, Json]) -> dict[str, Sequence[float | None]]:
-    return {name: [_alone(entry)] for name, entry in value.items()}
+    return {name: [alone(entry)] for name, entry in value.items()}
 
 
 def _object(value: Mapping[str, Json], output: Output, depth: int) -> dict[str, Json]:
@@ -232,11 +230,17 @@ def _object(value: Mapping[str, Json], output: Output, depth: int) -> dict[str, 
     _refuse_scores_in_names(value)
     if columns := _columns(value, output):
         return _aligned(value, columns, output, depth)
-    names = _scores(_single(value))
-    row = _row([value[name] for name in names], output)
-    rest = {name: _harden(entry, output, depth - 1) for name, entry in value.items() if name not in names}
-    shown = _kept(list(zip(names, row, strict=True)), row, None if rest else _most(output))
+    row = one_row(value, output)
+    _refuse_scattered([entry for name, entry in value.items() if name not in row], output)
+    rest = {name: _harden(entry, output, depth - 1) for name, entry in value.items() if name not in row}
+    shown = _kept(list(row.items()), list(row.values()), None if rest else _most(output))
     return rest | dict(shown)
+
+
+def one_row(value: Mapping[str, Json], output: Output) -> dict[str, Json]:
+    """Return the numbers of an object that are the scores of one row, under the profile. Raise ValueError."""
+    names = _scores(_single(value))
+    return dict(zip(names, _row([value[name] for name in names], output), strict=True))
 
 
 def _refuse_scores_in_names(value: Mapping[str, Json]) -> None:
@@ -253,22 +257,30 @@ def _most(output: Output) -> int | None:
 
 def _score_key(values: Sequence[Mapping[str, Json]], output: Output) -> str | None:
     """Return the key under which each of several objects has its one score, if that is what they are."""
-    found = {name for value in values for name, entry in value.items() if isinstance(_alone(entry), float)}
+    found = {name for value in values for name, entry in value.items() if isinstance(alone(entry), float)}
     if len(values) < 2 or not found:
         return None
-    if len(found) == 1 and None not in [_alone(value.get(key)) for key in found for value in values]:
+    single = len(found) == 1 and None not in [alone(value.get(key)) for key in found for value in values]
+    # Where no word says which class it is, a 0 or 1 beside the score may be a score too.
+    nameless = any(len(_scores(_single(value))) > 1 and str not in map(type, value.values()) for value in values)
+    if single and not (nameless and _most(output) is not None):
         return found.pop()
-    alike = all(value.keys() == values[0].keys() and len(_scores(_single(value))) == len(value) for value in values)
-    if _most(output) is not None and not alike:  # alike: each is a row by itself
-        msg = "labelled scores of several kinds"
+    if _most(output) is not None:  # each may be a row by itself, or a class
+        msg = "objects of scores in a list"
         raise ValueError(msg)
     return None
+
+
+def _refuse_scattered(values: Sequence[Json], output: Output) -> None:
+    if _most(output) is not None and lone.places(values) > 1:
+        msg = "scores in several places"
+        raise ValueError(msg)
 
 
 def _columns(value: Mapping[str, Json], output: Output) -> list[str]:
     """Return the keys of an object of as many words as scores: `{"labels": […], "scores": […]}`."""
     lists = {name: entry for name, entry in value.items() if isinstance(entry, list) and len(entry) > 1}
-    rows = [name for name, entry in lists.items() if None not in map(_alone, entry)]
+    rows = [name for name, entry in lists.items() if None not in map(alone, entry)]
     words = [
         name for name, entry in lists.items()
         if set(map(type, entry)) == {str} and len(entry) in {len(lists[row]) for row in rows}
@@ -304,5 +316,5 @@ def _ranked(values: Sequence[Mapping[str, Json]], key: str, output: Output, dept
 
 def _kept(entries: Sequence[Json], scores: Sequence[Json], most: int | None) -> list[Json]:
     """Return the entries with the best scores, best first; equal ones in an order that tells nothing."""
-    order = sorted(range(len(entries)), key=lambda index: (-(_alone(scores[index]) or 0), encode(entries[index])))
+    order = sorted(range(len(entries)), key=lambda index: (-(alone(scores[index]) or 0), encode(entries[index])))
     return [entries[index] for index in order[:most]]

@@ -3,8 +3,8 @@
 https://pytorch.org/serve/inference_api.html. Management and metrics are on other ports; `/models`, `/api-description`
 and `OPTIONS /` stay closed here. Its other paths, `/v1` and `/v2`, are other dialects.
 
-A body that is not JSON, or the one file `data` of a form, is one input that nobody looks into: one row, and nothing for
-a detector. Not guaranteed: that a handler makes one prediction of it.
+A body that is not JSON, or the one file `data` of a form, is one input and one row; only a detector of encoded images
+looks into it. Not guaranteed: that a handler makes one prediction of it.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from proxy.dialects import loose_json, multipart, strict_json
+from proxy.dialects import images, loose_json, multipart, strict_json
 from proxy.dialects.loose_json import JSON_HEADERS, Json, encode
 from proxy.dialects.table import SEGMENT, Line, Table
 from proxy.errors import Malformed, UnsupportedMediaType
@@ -21,6 +21,8 @@ from proxy.exchange import (
     Cost,
     Hardened,
     Headers,
+    Images,
+    Inputs,
     KnownParameter,
     Naming,
     Output,
@@ -41,6 +43,7 @@ _TABLE = Table(ACTIONS)
 
 _OPAQUE = frozenset({b"application/octet-stream", b"image/jpeg", b"image/png", b"text/plain"})
 _PART = b"data"  # of a form: what `curl -F data=@FILE` sends
+_BEFORE_JSON = b" \t\r\n\v\f\0\xef\xbb\xbf\xfe\xff"  # white space, and how UTF-8, UTF-16 and UTF-32 begin
 _document = msgspec.json.Decoder()
 
 
@@ -70,9 +73,9 @@ class TorchServe(loose_json.WithoutStreams):
             kind, content = multipart.only_part(given, body, _PART)
             _refuse_unseen(kind, content)
             written, form = multipart.form(_PART, kind, content)
-            return Query(Cost(rows=1), form, written)
+            return Query(Cost(rows=1), form, written, _image(content))
         _refuse_unseen(kind, body)
-        return Query(Cost(rows=1), body, ((b"content-type", kind),))
+        return Query(Cost(rows=1), body, ((b"content-type", kind),), _image(body))
 
     def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
         """Rebuild the reply, which is often one without a content type."""
@@ -84,9 +87,13 @@ class TorchServe(loose_json.WithoutStreams):
         return Hardened(JSON_HEADERS, encode(shown))
 
 
+def _image(content: bytes) -> Images:
+    return Images(lambda: [content], len(content))
+
+
 def _refuse_unseen(kind: bytes, content: bytes) -> None:
     # JSON under another name would pay for one row, whatever is in it.
-    if kind not in _OPAQUE or content.lstrip()[:1] in {b"[", b"{"}:
+    if kind not in _OPAQUE or content.lstrip(_BEFORE_JSON)[:1] in {b"[", b"{"}:
         raise UnsupportedMediaType(detail="content type")
     if not content:
         raise Malformed(detail="no input")
@@ -99,7 +106,10 @@ def _read_json(body: bytes) -> Query:
     rows = _rows(document)
     if not rows:
         raise Malformed(detail="no rows")
-    return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, loose_json.features(rows))
+    features: Inputs | None = loose_json.features(rows)
+    if features is None:
+        features = images.of_rows(rows, len(body))
+    return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, features)
 
 
 def _rows(document: Json) -> list[Json]:

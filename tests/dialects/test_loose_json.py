@@ -127,7 +127,13 @@ SEVERAL = [  # what the fuzzer found: scores of one row that stood in something
     ("two kinds of scores", [{"label": "a", "p": 0.9, "z": 2.5}, {"label": "b", "p": 0.1, "z": -2.5}], None),
     ("a name for each", [{"a": 0.9}, {"b": 0.1}], None),
     ("words beside two kinds", {"labels": ["a", "b"], "p": [0.9, 0.1], "z": [2.5, -2.5]}, None),
-    ("rows by name", [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}], [{"a": 0.9}, {"b": 0.8}]),
+    ("a name and an object for each", {"a": {"score": 0.9}, "b": {"score": 0.1}}, None),
+    ("objects deep inside", {"x": {"a": [{"score": [0.9]}]}, "y": {"b": {"c": {"score": 0.1}}}}, None),
+    ("an object for each", [{"a": {"score": 0.9}}, {"b": {"score": 0.1}}], None),
+    ("a score beside an object with one", {"score": 0.9, "b": {"score": 0.1}}, None),
+    ("one score, deep inside", {"a": {"b": {"score": 0.9123}}, "n": 3}, {"a": {"b": {"score": 0.91}}, "n": 3}),
+    ("a 0 or 1 beside each score", [{"a": 0.9, "b": [[1]]}, {"a": 0.1}], None),
+    ("rows by name in what one row got", [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}], None),
     ("a word beside names", {"m": "x", "b": 0.05, "a": 0.9, "c": 0.04}, {"m": "x", "a": 0.9, "b": 0.0, "c": 0.0}),
 ]
 
@@ -141,6 +147,34 @@ def test_scores_of_one_row_are_found_wherever_they_stand(name, value, shown):
         assert harden(value, COARSE)
         return
     assert json.dumps(harden(value, BEST)) == json.dumps(shown)
+
+
+COLUMNS = [
+    ("an object for each", {"a": {"score": [0.9, 0.2]}, "b": {"score": [0.1, 0.8]}}, None),
+    ("objects in lists", {"a": [{"score": 0.9}, {"score": 0.2}], "b": [{"score": 0.1}, {"score": 0.8}]}, None),
+    ("a column beside an object", {"a": [0.9, 0.2], "x": {"y": {"b": [0.1, 0.8]}}}, None),
+    ("one column, deep inside", {"a": {"b": [0.912, 0.2]}, "n": [1, 2]}, {"a": {"b": [0.91, 0.2]}, "n": [1, 2]}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "shown"), COLUMNS, ids=[case[0] for case in COLUMNS])
+def test_columns_of_one_row_are_found_wherever_they_stand(name, value, shown):
+    if shown is None:
+        with pytest.raises(UpstreamFault):
+            harden_rows(value, 2, BEST)
+        assert harden_rows(value, 2, COARSE)
+    else:
+        assert harden_rows(value, 2, BEST) == shown
+
+
+def test_depth_is_refused_and_not_a_fault_of_ours():
+    for depth in (40, 400):
+        for value in (
+            json.loads('{"a":' * depth + "[0.5]" + "}" * depth),
+            json.loads("[" * depth + "0.5" + "]" * depth),
+        ):
+            with pytest.raises(UpstreamFault):
+                harden_rows(value, 1, COARSE)
 
 
 def test_columns_are_rows_lying_down():

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 SCORE = st.floats(0, 1) | st.floats(-50, 50) | st.sampled_from([0.0, 1.0, 0.5, 1e-9, 0.9815572050622741])
+CHANCE = st.floats(0, 1)
 ANY = SCORE | st.floats()
 FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 INTEGERS = {"INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "<u1", "UINT64": "<u8"}
@@ -53,9 +54,27 @@ SURPRISES = st.sampled_from([{}, {}, {"scores": [0.98155]}, {"parameters": {"p":
 
 
 @st.composite
+def columns(draw):
+    """Several tensors with one score for each row, as `tensors` makes one."""
+    count, datatype = draw(st.integers(1, 3)), draw(st.sampled_from(list(FLOATS)))
+    shape = draw(st.sampled_from([[count], [count, 1]]))
+    made = []
+    for name in draw(st.sampled_from(["ab", "abc"])):
+        data = draw(st.lists(draw(st.sampled_from([CHANCE, CHANCE, SCORE])), min_size=count, max_size=count))
+        described, raw = {"name": name, "datatype": datatype, "shape": shape}, None
+        if draw(st.booleans()):
+            raw = np.array(data, FLOATS[datatype]).tobytes()
+            described["parameters"] = {"binary_data_size": len(raw)}
+        else:
+            described["data"] = data
+        made.append((described, raw))
+    return made
+
+
+@st.composite
 def infer(draw):
     """Headers and body of a reply to `/infer`."""
-    made = draw(st.lists(tensors(), max_size=3))
+    made = draw(st.lists(tensors(), max_size=3) | columns())
     content = {"model_name": "m", "id": "0.98155", "outputs": [one for one, _ in made], **draw(SURPRISES)}
     head = json.dumps(content).encode()
     rest = [raw for _, raw in made if raw is not None]
@@ -84,7 +103,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.lists(SCORE, max_size=5) | st.lists(CLASSIFIED, max_size=5),
     max_leaves=12,
 )
-FLAT = st.dictionaries(NAMES | st.sampled_from(["model_name", "id", "error", "text_output"]), VALUES, max_size=4)
+FLAT = st.dictionaries(
+    NAMES | st.sampled_from(["model_name", "id", "error", "text_output"]), VALUES, max_size=4
+) | st.dictionaries(st.sampled_from("abcd"), CHANCE | CHANCE.map(lambda score: [score]) | SCORE, max_size=4)
 EVENTS = st.lists(FLAT.map(json.dumps) | st.sampled_from(["[DONE]", "0.98155", ""]), max_size=4).flatmap(
     lambda data: st.sampled_from(["data: {}\n\n", "data:{}\r\n\r\n", "id: 0.98155\ndata: {}\n\n", "{}\n\n"]).map(
         lambda frame: "".join(frame.replace("{}", one) for one in data).encode()

@@ -83,6 +83,8 @@ def findings(headers: Mapping[str, str], body: bytes, profile: Profile) -> list[
         _walk(scan, document, "answer")
         if rest:
             _tensors(scan, document, rest)
+        for scores in zip(*_lone(document, rest, scan.profile.rows), strict=False):
+            scan.row(list(scores), "outputs side by side")
     return scan.findings
 
 
@@ -207,8 +209,26 @@ def _tensors(scan: _Scan, document: object, rest: bytes) -> None:
         scan.findings.append(f"{len(rest) - at} bytes that nothing describes")
 
 
+def _lone(document: object, rest: bytes, rows: int) -> Iterator[list[float]]:
+    """Yield the numbers of each output that has one fraction for a row, in JSON or behind it."""
+    outputs = document.get("outputs", []) if isinstance(document, dict) else []
+    at = 0
+    for output in outputs if isinstance(outputs, list) else []:
+        if not isinstance(output, dict) or "datatype" not in output:
+            continue
+        size = output.get("parameters", {}).get("binary_data_size", 0)
+        raw, at = rest[at : at + size], at + size
+        if output["datatype"] in {"FP16", "BF16", "FP32", "FP64"} and _length(output["shape"], rows) == 1:
+            near = "bf16" if output["datatype"] == "BF16" else _FORMATS[output["datatype"]]
+            yield _unpacked(raw, near) if raw else list(_leaves(output["data"]))
+
+
+def _length(shape: list[int], rows: int) -> int:
+    return shape[-1] if len(shape) > 1 else 1 if shape[0] == rows else shape[0]
+
+
 def _rows(scan: _Scan, values: list[object], shape: list[int], name: str) -> None:
-    length = shape[-1] if len(shape) > 1 else 1 if shape[0] == scan.profile.rows else shape[0]
+    length = _length(shape, scan.profile.rows)
     for at in range(0, len(values), length):
         row = values[at : at + length]
         if all(isinstance(value, str) for value in row):

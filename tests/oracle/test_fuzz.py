@@ -25,7 +25,8 @@ OUTPUTS = st.builds(
 ROWS = st.integers(1, 3)
 LIMIT = 1 << 20  # bytes
 LONG = settings(max_examples=50_000, deadline=None, suppress_health_check=list(HealthCheck))
-LONG_STREAMS = settings(LONG, max_examples=20_000)  # an example is a whole stream: less than ten minutes
+LONG_STREAMS = settings(LONG, max_examples=20_000)  # an example is a whole stream
+MINUTES = 15 * 60  # seconds: on a machine that has other things to do
 
 
 def told(headers, body, output, rows):
@@ -84,6 +85,7 @@ def test_streams(body, cuts, output, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 @LONG
 @INFER
 def test_inference_replies_for_long(answer, output, rows):
@@ -91,6 +93,7 @@ def test_inference_replies_for_long(answer, output, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 @LONG_STREAMS
 @STREAM
 def test_streams_for_long(body, cuts, output, rows):

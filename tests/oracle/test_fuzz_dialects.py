@@ -20,6 +20,8 @@ from tests.oracle.scanner import Profile, findings
 
 LIMIT = 1 << 20  # bytes
 LONG = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+LONG_STREAMS = settings(LONG, max_examples=3_000)  # an example is several chunks, cut where it may be
+MINUTES = 15 * 60  # seconds: on a machine that has other things to do
 
 OUTPUTS = st.builds(
     Output,
@@ -147,6 +149,7 @@ def test_openai_streams(form, data, cuts, output):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 @pytest.mark.parametrize("name", LOOSE)
 @LONG
 @REPLIES
@@ -155,6 +158,7 @@ def test_loose_replies_for_long(name, data, rows, output):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 @pytest.mark.parametrize("form", OPENAI)
 @LONG
 @given(st.data(), OUTPUTS)
@@ -163,8 +167,9 @@ def test_openai_replies_for_long(form, data, output):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 @pytest.mark.parametrize("form", loose_replies.CHUNKS)
-@LONG
+@LONG_STREAMS
 @given(st.data(), CUTS, OUTPUTS)
 def test_openai_streams_for_long(form, data, cuts, output):
     body = data.draw(loose_replies.events(loose_replies.CHUNKS[form]))

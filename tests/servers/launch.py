@@ -39,7 +39,7 @@ def documented(server: str, program: Path, place: str) -> list[str | Path]:
     (cell,) = re.findall(rf"^\| {server} \| `[a-z0-9-]+` \| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
     name, *arguments = shlex.split(cell)
     assert name == program.name
-    return [program, *(place if argument in {"DIR", "MODEL"} else argument for argument in arguments)]
+    return [program, *(place if argument in {"DIR", "MODEL", "SERVER.py"} else argument for argument in arguments)]
 
 
 @contextlib.contextmanager
@@ -67,8 +67,8 @@ def mlserver(directory: Path) -> Iterator[RunningServer]:
 
 
 @contextlib.contextmanager
-def triton(directory: Path) -> Iterator[RunningServer]:
-    """Triton in explicit mode with its Python backend, out of the wheel of pytriton."""
+def triton(directory: Path, config: str = TRITON_CONFIG, program: str = "triton_digits.py") -> Iterator[RunningServer]:
+    """Triton in explicit mode with its Python backend, out of the wheel of pytriton; with another model, if asked."""
     version, packages, libraries = run_once([PYTHON, "-c", WHERE]).split("\n")[:3]
     carried = Path(packages) / "pytriton" / "tritonserver"
     backends = directory / "backends"
@@ -77,9 +77,9 @@ def triton(directory: Path) -> Iterator[RunningServer]:
 
     model = directory / "repository" / MODEL
     (model / "1").mkdir(parents=True)
-    (model / "config.pbtxt").write_text(TRITON_CONFIG)
+    (model / "config.pbtxt").write_text(config)
     (model / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    shutil.copy(MODELS / "triton_digits.py", model / "1" / "model.py")
+    shutil.copy(MODELS / program, model / "1" / "model.py")
     weights = {each.name: numpy_helper.to_array(each) for each in onnx.load(MODEL_FILE).graph.initializer}
     np.savez(model / "1" / "weights.npz", **weights)
 
@@ -119,6 +119,6 @@ def mlflow(directory: Path) -> Iterator[RunningServer]:
 def litserve(directory: Path) -> Iterator[RunningServer]:
     """LitServe as an OpenAI chat server."""
     (port,) = free_ports(1)
-    command = [PYTHON, MODELS / "litserve_chat.py", str(port)]
+    command = [*documented("LitServe", PYTHON, str(MODELS / "litserve_chat.py")), str(port)]
     with running("litserve", command, port, "/health", directory) as server:
         yield server

@@ -11,6 +11,7 @@ from tests.oracle.scanner import Profile, findings
 from tests.servers.asking import ask
 from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS
+from tests.servers.roads import walk
 from tests.servers.running import RunningServer
 from tests.servers.through import DECIMALS, Through, ask_through, hip_before, leaks
 
@@ -87,6 +88,10 @@ def test_health_is_open_and_the_rest_is_closed(through):
         assert http.get("/health").status_code == 200
         for path in ("/info", "/docs", "/openapi.json", "/metrics", "/predict"):
             assert http.get(path).status_code == 404
+
+
+def test_its_line_in_the_documentation_is_true(through):
+    walk(through, "LitServe", "streamer")
 
 
 def test_what_init_writes_serves(litserve, tmp_path):

@@ -9,6 +9,7 @@ from tests.oracle.scanner import Profile, findings
 from tests.servers.asking import ask
 from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS
+from tests.servers.roads import walk
 from tests.servers.running import RunningServer
 from tests.servers.through import DECIMALS, Through, ask_through, hip_before, leaks
 
@@ -91,6 +92,10 @@ def test_health_is_open_and_the_rest_is_closed(through):
             assert http.get(path).status_code == 404
         refused = http.get("/invocations")
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+def test_its_line_in_the_documentation_is_true(through):
+    walk(through, "MLflow", "analyst")
 
 
 def test_the_trail_names_the_model_that_the_path_does_not(through):

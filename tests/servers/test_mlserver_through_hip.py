@@ -12,7 +12,7 @@ from proxy.demo.digits import load_digits, scaled
 from tests.servers.asking import ask
 from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS, Question
-from tests.servers.roads import PROFILES, open_roads, seen
+from tests.servers.roads import PROFILES, open_roads, seen, walk
 from tests.servers.running import RunningServer
 from tests.servers.through import Through, ask_through, hip_before, leaks
 
@@ -84,6 +84,10 @@ def test_management_is_closed(through, client):
         with pytest.raises(InferenceServerException):
             ask_for(headers=headers)
     assert client.is_model_ready("digits", headers=headers), "the model is still there"
+
+
+def test_its_line_in_the_documentation_is_true(through):
+    walk(through, "MLServer", "classifier")
 
 
 def test_an_operator_whom_a_rule_names_reloads_a_model(through, client):

@@ -12,7 +12,7 @@ from proxy.demo.digits import load_digits, scaled
 from tests.servers.asking import ask
 from tests.servers.begun import hip_init
 from tests.servers.questions import QUESTIONS, Question
-from tests.servers.roads import PROFILES, open_roads, seen
+from tests.servers.roads import PROFILES, open_roads, seen, walk
 from tests.servers.running import RunningServer
 from tests.servers.through import DECIMALS, Through, ask_through, hip_before, leaks
 
@@ -173,6 +173,10 @@ def test_management_is_refused_before_the_upstream(through, method, path):
     incident = json.loads(answer.body)["instance"].removeprefix("urn:hip:incident:")
     records = [json.loads(line) for line in through.hip.journal().splitlines() if incident in line]
     assert [(record["type"], record["effect"]) for record in records] == [("decision", "deny")]
+
+
+def test_its_line_in_the_documentation_is_true(through):
+    walk(through, "Triton", "classifier")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from proxy.dialects import strict_json
-from proxy.dialects.oip_v2 import replies, requests, tensors
+from proxy.dialects.oip_v2 import columns, replies, requests, tensors
 from proxy.dialects.oip_v2.datatypes import Unreadable
 from proxy.dialects.parameters import permitted
 from proxy.errors import Malformed, UpstreamFault
@@ -82,10 +82,10 @@ def rebuilt(target: Target, query: Query, json: bytes, output: Output) -> bytes:
     if len(answer) > tensors.MAX_TENSORS:
         raise Unreadable("number of outputs")
     ours = replies.head(target, query)
+    told = {key: value for key, value in answer.items() if key not in replies.NAMED}
     shown = {
         replies.name(key): replies.flat_value(value, output, harden_prose if query.prose else harden_text)
-        for key, value in answer.items()
-        if key not in replies.NAMED
+        for key, value in columns.harden_values(told, output).items()
     }
     return _encode({**ours, **shown})
 

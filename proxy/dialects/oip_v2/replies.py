@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from proxy.dialects.oip_v2 import tensors
+from proxy.dialects.oip_v2.columns import harden_columns
 from proxy.dialects.oip_v2.datatypes import (
     Datatype,
     Family,
@@ -88,6 +89,8 @@ def rebuilt(target: Target, query: Query, json: bytes, rest: memoryview, output:
     answer.model_version = target.version  # the server's own version string is nobody's business
     answer.id = query.id
     pieces = tensors.cut(rest, [_size(tensor) for tensor in answer.outputs])
+    if len(pieces) > 1:
+        harden_columns(answer.outputs, pieces, query.cost.rows, output)
     blocks: list[Iterator[bytes | memoryview]] = []
     for tensor, raw in zip(answer.outputs, pieces, strict=True):
         tensor.name = name(tensor.name)
