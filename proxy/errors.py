@@ -150,9 +150,13 @@ class StepUpRequired(Refusal):
 
 
 class Forbidden(Refusal):
-    """Known, and not allowed."""
+    """Known, and not allowed. `scope` is what the caller may ask its provider for (RFC 6750 section 3.1)."""
 
     default = Reason.NO_RULE
+
+    def __init__(self, reason: Reason | None = None, detail: str = "", scope: str | None = None) -> None:
+        super().__init__(reason, detail)
+        self.scope = scope
 
 
 class BudgetExhausted(Refusal):

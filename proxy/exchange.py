@@ -255,11 +255,16 @@ class Window:
     unit: Unit
     limit: int
     seconds: int
+    name: str = field(init=False, repr=False, compare=False)  # in the `RateLimit` fields: `requests-60s`
+    quota: str = field(init=False, repr=False, compare=False)  # its member of the `RateLimit-Policy` field
 
-    @property
-    def name(self) -> str:
-        """The name in the `RateLimit` fields: `requests-60s`."""
-        return f"{self.unit}-{self.seconds}s"
+    def __post_init__(self) -> None:
+        """Spell once what every answer says."""
+        object.__setattr__(self, "name", f"{self.unit}-{self.seconds}s")
+        # draft-ietf-httpapi-ratelimit-headers-11, section 3.1: without `qu` the unit is requests. Rows and tokens are
+        # not in the registry of section 10.3 yet; an unregistered unit tells the truth, the default would not.
+        unit = "" if self.unit is Unit.REQUESTS else f';qu="{self.unit}"'
+        object.__setattr__(self, "quota", f'"{self.name}";q={self.limit}{unit};w={self.seconds}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +423,7 @@ class Denial:
     rule: str | None = None
     challenge: Challenge | None = None  # set when a stronger authentication would be allowed
     shadow: tuple[str, ...] = ()  # rules in shadow that would have allowed it
+    scope: str | None = None  # the OAuth scope with which a rule would be about the request
 
 
 # ── 4 charge ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -474,10 +480,22 @@ class Exhausted(Word, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """The encoded images of a request, one a row. They are read when a detector asks for them, as texts are."""
+
+    read: Callable[[], Sequence[bytes]]  # raises Malformed(SCHEMA_MISMATCH) where there is more than images
+    size: int  # bytes of the request: what reading them costs at most
+
+
+@dataclass(frozen=True, slots=True)
 class Texts:
     """The texts of a request, one a row. They are read when a detector asks for them, and cost nothing before."""
 
     read: Callable[[], Sequence[bytes]]  # raises Malformed(SCHEMA_MISMATCH) where there is more than text
+    images: Images | None = None  # the same bytes, where they may also be encoded images
+
+
+Inputs = Features | Texts | Images
 
 
 class Query(Word, frozen=True):
@@ -486,7 +504,7 @@ class Query(Word, frozen=True):
     cost: Cost
     body: bytes  # what will be forwarded
     headers: Headers  # what the dialect forwards beside it
-    features: Features | Texts | None = None
+    features: Inputs | None = None
     id: str | None = None  # the caller's own name for the request, which the answer may repeat
     alternatives: int | None = None  # scores beside each word of a text; None: no scores, also if some come
     prose: bool = False  # the strings of the answer are text, whatever numbers they hold
@@ -642,6 +660,7 @@ class Exchange:
     judge_seconds: float | None = None  # what the detector took
     answer_bytes: int | None = None  # of the body that leaves; None while it streams
     decision_record: Position | None = None  # where the `decision` record stands
+    decision_in_line: bool = False  # it will stand somewhere, and the request was cancelled before it was told where
     reason: Reason = Reason.ALLOWED
     detail: str = ""  # for the auditor, cleaned by the trail
     status: int = 0  # of the answer

@@ -119,6 +119,7 @@ class Gateway:
         try:
             answer = await self._walk(snapshot, call, story)
         except RequestError as error:
+            story.schemes = self._world.authenticator.schemes(call)
             answer = _problem(story, error)
         except Exception as error:  # noqa: BLE001 - a bug of ours still answers, and still leaves its record
             answer = _problem(story, InternalFault(detail=f"{type(error).__name__} in the gateway"))
@@ -140,6 +141,7 @@ class Gateway:
         grant = self._authorize(policy, principal, target, upstream, story)  # 3
         target, body = grant.target, await call.read_body() if body is None else body
         query = story.query = dialect.read(target, call.headers, body, grant.parameters)
+        del body  # `query` has what is forwarded: two of a large one would wait for the answer
         charge = await self._charge(grant, query, story)  # 4
         verdict = await self._inspect(snapshot, grant, query, story)  # 5
         cleared = Cleared(grant, charge, verdict, query)
@@ -186,7 +188,6 @@ class Gateway:
     async def _authenticate(self, policy: Policy, call: Call, story: Exchange) -> Principal:
         """Return who is calling; an address that fails too often is no longer listened to."""
         authenticator = self._world.authenticator
-        story.schemes = authenticator.schemes(call)
         wait = self._world.sources.blocked(call.peer.address)
         if wait is not None:
             raise BudgetExhausted(Reason.SOURCE_LIMIT, retry_after=wait)
@@ -217,7 +218,7 @@ class Gateway:
                 story.denial = denial
                 if challenge is not None:
                     raise StepUpRequired(reason, challenge=challenge)
-                raise Forbidden(reason)
+                raise Forbidden(reason, scope=denial.scope)
 
     # ── 4 charge ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -303,7 +304,13 @@ class Gateway:
     async def _outbound(self, cleared: Cleared, story: Exchange, accept: bytes) -> Outbound:
         """Record the decision, and return what may be sent: every header was chosen here or by the dialect."""
         world, call = self._world, story.call
-        story.decision_record = await world.trail.append(decision(story, world.pseudonyms))
+        try:
+            story.decision_record = await world.trail.append(decision(story, world.pseudonyms))
+        except Exception:
+            raise
+        except BaseException:  # cancelled: the record is in line all the same, and must not come twice
+            story.decision_in_line = True
+            raise
         headers: Headers = (
             *cleared.query.headers,
             (b"accept", accept),
@@ -341,18 +348,30 @@ class Gateway:
         await anext(flow)  # begun: whoever closes it reaches its record
         return Answer(200, (*hardener.headers, *rate_limit_headers(cleared.charge)), flow)
 
+    def _believe(self, story: Exchange) -> int:
+        """Return which revocations were looked at. Raise Unauthenticated: the caller was revoked after step 2."""
+        authenticator = self._world.authenticator
+        if story.principal is not None:
+            authenticator.believe(story.principal, story.call.peer.certificate)
+        return authenticator.revocations.generation
+
     async def _flow(
         self, streamed: Streamed, hardener: StreamHardener, charge: Charge, story: Exchange, opened: AsyncExitStack
     ) -> AsyncGenerator[bytes, None]:
         """Hand out what may leave, piece by piece. It ends well only when its completion is written."""
         story.answer_bytes = 0
+        lists, asked = self._world.authenticator.revocations, -1
         try:
             async with opened:
                 yield b""
                 async for piece in streamed.pieces:
+                    if lists.generation != asked:
+                        asked = self._believe(story)
                     if shown := hardener.feed(piece):
                         story.answer_bytes += len(shown)
                         yield shown
+                if lists.generation != asked:
+                    self._believe(story)
                 if shown := hardener.end():
                     story.answer_bytes += len(shown)
                     yield shown
@@ -366,8 +385,10 @@ class Gateway:
             story.reason = Reason.SHUTTING_DOWN if exc.args == (Reason.SHUTTING_DOWN,) else Reason.CLIENT_GONE
             raise
         finally:
-            await self._settle(charge, hardener.cost, story)
-            concluded = await self._conclude(story, Answer(200, (), b""))
+            try:
+                await self._settle(charge, hardener.cost, story)
+            finally:  # also where that is cancelled
+                concluded = await self._conclude(story, Answer(200, (), b""))
         if concluded.status != 200:
             raise DependencyFault(Reason.AUDIT_UNWRITABLE)
 
@@ -378,7 +399,7 @@ class Gateway:
         story.status, story.finished = answer.status, self._world.clock.now()
         completed: Position | None = None
         try:
-            if story.decision_record is None:
+            if story.decision_record is None and not story.decision_in_line:
                 story.decision_record = await self._world.trail.append(decision(story, self._world.pseudonyms))
             else:
                 completed = await self._world.trail.append(completion(story, self._world.pseudonyms))

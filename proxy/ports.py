@@ -13,7 +13,7 @@ from proxy.exchange import (
     Cost,
     Exchange,
     Exhausted,
-    Features,
+    Inputs,
     Issuer,
     Outbound,
     Principal,
@@ -23,7 +23,6 @@ from proxy.exchange import (
     SequenceUse,
     Sightings,
     Streamed,
-    Texts,
     Upstream,
 )
 from proxy.reasons import Reason
@@ -79,6 +78,11 @@ class KeyRing(Protocol):
 class RevocationList(Protocol):
     """Who and what is no longer believed, though its time has not come."""
 
+    @property
+    def generation(self) -> int:
+        """Return a number that changes whenever `revoked` may name more callers: a stream asks again then."""
+        ...
+
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         """Return TOKEN_REVOKED or CERTIFICATE_REVOKED, or None. `certificate` is the connection's."""
         ...
@@ -133,10 +137,10 @@ class Detector(Protocol):
 
     @property
     def features(self) -> int:
-        """How many numbers a row has; 0: it judges texts."""
+        """How many numbers a row has; 0: it judges texts, or encoded images."""
         ...
 
-    async def judge(self, rows: Features | Texts) -> Score:
+    async def judge(self, rows: Inputs) -> Score:
         """Return the strangest row's score. The loop does not wait for a large batch.
 
         Raise Malformed(SCHEMA_MISMATCH) for a wrong width, a number that is not finite, or the other kind of row, and
@@ -144,7 +148,7 @@ class Detector(Protocol):
         """
         ...
 
-    async def examine(self, rows: Features | Texts) -> tuple[Score, Sightings]:
+    async def examine(self, rows: Inputs) -> tuple[Score, Sightings]:
         """Do as `judge`, and return what query sequences need of every row."""
         ...
 

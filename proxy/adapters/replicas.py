@@ -1,8 +1,9 @@
 """Which replica of an upstream a request goes to: of those that are well, the one with the fewest requests under way.
 
 A replica is passed over while its circuit is open (`proxy.adapters.breaker`) or its health checks fail
-(`proxy.adapters.health`). A request goes to a second replica only if nothing of it was written to the first: no
-connection could be had. Then nothing was inferred, so that holds for a POST too. Where nobody can be asked, nobody is.
+(`proxy.adapters.health`). A request goes to a second replica only if nothing of it was written to the first (its error
+is `unsent`): no connection could be had, or none was free. Then nothing was inferred, so that holds for a POST too.
+Where nobody can be asked, nobody is.
 
 Not guaranteed: that replicas answer alike, or that other proxies' requests are counted. Each worker counts its own.
 """
@@ -12,16 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
-
 from proxy.adapters.breaker import Breaker
-from proxy.errors import Overloaded, RequestError
+from proxy.errors import Overloaded, RequestError, UpstreamTimeout
 from proxy.exchange import HealthCheck, Outbound, Reply, Streamed, Upstream
 from proxy.ports import UpstreamClient
 from proxy.reasons import Reason
-
-# What can only be raised before the first byte of a request is written.
-_UNWRITTEN = (httpx.ConnectError, httpx.ConnectTimeout)
 
 _log = logging.getLogger("hip.replicas")
 
@@ -120,7 +116,7 @@ class Replicas:
             try:
                 reply = await self._client.send(replica.upstream, request)
             except RequestError as error:
-                fault = _unwritten(error)
+                fault = _elsewhere(error)
             else:
                 return Reply(reply.status, reply.headers, reply.body, replica.upstream.address)
             finally:
@@ -138,7 +134,7 @@ class Replicas:
                 try:
                     begun = await stack.enter_async_context(self._client.stream(replica.upstream, request))
                 except RequestError as error:
-                    fault = _unwritten(error)
+                    fault = _elsewhere(error)
                     continue
                 yield Streamed(begun.status, begun.headers, begun.pieces, replica.upstream.address)
                 return
@@ -168,8 +164,8 @@ def _left(replica: Replica) -> None:
     replica.pending -= 1
 
 
-def _unwritten(error: RequestError) -> RequestError:
-    """Return the error if nothing of the request was written, else raise it: that request is not repeated."""
-    if isinstance(error.__cause__, _UNWRITTEN):
+def _elsewhere(error: RequestError) -> RequestError:
+    """Return the error if another replica may have the request, else raise it: it was written, or its time is over."""
+    if error.unsent and not isinstance(error, UpstreamTimeout):
         return error
     raise error

@@ -63,6 +63,7 @@ class RevocationFile:
         self._facts = _facts(path)
         self._listed = read_revocations(path)
         self._current = Revocations.of(self._listed, now())
+        self.generation = 0
 
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         """Return why the caller is no longer believed, or None."""
@@ -96,6 +97,7 @@ class RevocationFile:
             _log.error("the revocations were not read again; those before still count\n%s", error)
             return len(error.findings)
         self._current = await asyncio.to_thread(Revocations.of, self._listed, self._now())
+        self.generation += 1
         self._error = ""
         _log.info("%d revocations count from now on", self._current.entries)
         return 0

@@ -108,6 +108,7 @@ class SharedRevocations:
         self._current = NOTHING_REVOKED
         self._confirmed_at = -math.inf  # monotonic seconds
         self._error = "not read yet"
+        self.generation = 0
 
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         """Return why the caller is no longer believed, or None. Raise DependencyFault(REVOCATIONS_UNAVAILABLE)."""
@@ -141,6 +142,7 @@ class SharedRevocations:
             held = self._held = await self._read()
         except StoreUnavailable as error:
             self._error = str(error)
+            self.generation += self.stale  # streams that go on ask again, and learn that nobody can know
             return
         self._error = f"{len(held.bad)} lines cannot be read" if held.bad else ""
         if held.bad and self._confirmed_at == -math.inf:
@@ -149,6 +151,7 @@ class SharedRevocations:
         if news or self._current.ends_at <= self._clock.now():
             self._current = await asyncio.to_thread(held.indexed, self._clock.now())
             self._counted = held.state
+            self.generation += 1
         self._confirmed_at = began
         if news:
             _log.info("%d shared revocations count from now on", self._current.entries)

@@ -125,7 +125,7 @@ def _read(directory: Path) -> dict[str, bytes]:
             else:
                 files[name] = content
         elif name != TESTS and path.is_dir() and any(path.glob("**/*.y*ml")):
-            hint = "policy files lie directly in the directory: move them up"
+            hint = "policy files lie directly in the directory: move them up, or name that one if it is the policy"
             findings.append(Finding(f"{name}/", 0, 0, "has policy files that would be left out", hint))
     if len(files) > MAX_FILES:
         findings.append(Finding(str(directory), 0, 0, f"more than {MAX_FILES} policy files", "merge some"))

@@ -24,6 +24,7 @@ from proxy.record import CertificateChange
 
 EXPIRY_WARNING = 14 * 86_400.0  # seconds before the certificate ends
 LIST_WARNING = 86_400.0  # seconds before the revocation list ends
+WARN_AGAIN = 86_400.0  # seconds between two lines of the log about the same end
 RETRY_SECONDS = 30.0  # a rejected set is tried again: a certificate that begins in a minute is good in a minute
 LISTENER = "listener"
 
@@ -45,6 +46,7 @@ class Certificates:
         self._clock = clock
         self._looks: dict[str, Resting] = {}
         self._errors: dict[str, str] = {}
+        self._warned: dict[str, tuple[Health, float]] = {}  # of what ends soon: what was logged, and when
         self._tried_at = clock.monotonic()
         if tls is not None:
             metrics.certificate_expires(tls.expires)
@@ -58,6 +60,7 @@ class Certificates:
             for place, paths, reload in places:
                 if await asyncio.to_thread(self._changed, place, paths) or (retry and place in self._errors):
                     await self._reload(place, reload, dismiss)
+            self._warn()
             try:
                 await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
             except TimeoutError:
@@ -67,6 +70,9 @@ class Certificates:
         """Say how the certificates are."""
         for place, error in self._errors.items():
             yield f"certificate:{place}", Check(Health.WARNING, f"the last change was rejected: {error}")
+        yield from self._ends()
+
+    def _ends(self) -> Iterator[tuple[str, Check]]:
         if self._tls is None:
             return
         left = self._tls.expires - self._clock.now()
@@ -77,6 +83,18 @@ class Certificates:
             health = Health.FAILED if left <= 0 else Health.WARNING if left < LIST_WARNING else Health.OK
             said = f"{left / 3_600:.0f} hours left" if left > 0 else "out of date: no client certificate is accepted"
             yield "revocation list", Check(health, said)
+
+    def _warn(self) -> None:
+        """Log what ends soon, once a day, and at once when it has ended."""
+        now = self._clock.monotonic()
+        for what, check in self._ends():
+            health, at = self._warned.get(what, (Health.OK, now))
+            if check.health is Health.OK:
+                self._warned.pop(what, None)
+            elif check.health is not health or now - at >= WARN_AGAIN:
+                self._warned[what] = check.health, now
+                level = logging.ERROR if check.health is Health.FAILED else logging.WARNING
+                _log.log(level, "%s: %s; put the renewed one at its place, it is loaded by itself", what, check.detail)
 
     def _places(self) -> Iterator[_Place]:
         tls, upstreams = self._tls, self._upstreams

@@ -16,7 +16,7 @@ def read_config(config: Path, workers: int | None = None) -> tuple[bytes, Settin
     try:
         data = config.read_bytes()
     except OSError as exc:
-        hint = "name the file: hip serve --config FILE"
+        hint = "name the file: hip serve --config FILE; `hip init` writes one"
         raise ConfigError([Finding(str(config), 0, 0, f"cannot be read: {exc.strerror}", hint)]) from exc
     return data, read_settings(str(config), data, workers)
 

@@ -87,5 +87,9 @@ class _All:
     def __init__(self, lists: tuple[RevocationList, ...]) -> None:
         self._lists = lists
 
+    @property
+    def generation(self) -> int:
+        return sum(one.generation for one in self._lists)
+
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         return next((reason for one in self._lists if (reason := one.revoked(principal, certificate))), None)

@@ -122,6 +122,8 @@ def _print(directory: Path, report: Report) -> None:
     typer.echo(f"digest {policy.digest}")
     if outcome is not None and outcome.untouched:
         typer.echo(f"no test touches: {', '.join(outcome.untouched)}; write one in {directory}/{TESTS}")
+    elif not report.findings:
+        typer.echo(f"next: hip diff SERVING {directory} says what it changes; a proxy reads it again by itself")
 
 
 def _count(number: int, noun: str) -> str:

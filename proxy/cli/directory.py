@@ -16,6 +16,9 @@ WRONG_USE = 2
 
 def good_policy(directory: Path) -> Policy:
     """Return the policy, file names in it as they are written; or print what is wrong, and end with 2."""
+    if not directory.is_dir():
+        typer.echo(f"{directory}: not a directory; name the one with the policy files, here or with --policy", err=True)
+        raise typer.Exit(WRONG_USE)
     files = {}
     try:
         files = dict(read_directory(directory))

@@ -7,6 +7,7 @@ signature is not looked at, so this says what would be decided if it held.
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,7 +107,19 @@ def explain_command(
         request = Request(method, path, body, host, action, model, upstream)
         story = explained(compiled, request, caller, address, now)
     typer.echo(json.dumps(story.as_json(), indent=2) if as_json else story.text())
+    if not as_json and (hint := _NEXT.get(story.reason)) is not None:
+        typer.echo(f"next: {hint.format(policy=policy)}")
     raise typer.Exit(ALLOW if story.allowed else DENY)
+
+
+_NEXT: Mapping[str, str] = {
+    Reason.NO_RULE: "to let it in, give the nearest rule what it lacks, or write one, in a copy; then hip check COPY, "
+    "hip diff {policy} COPY",
+    Reason.DENIED_BY_RULE: "to let it in, narrow that rule, in a copy; then hip check COPY, hip diff {policy} COPY",
+    Reason.MFA_MISSING: "the caller signs in again as asked; --amr, --acr and --auth-age try here what is enough",
+    Reason.MFA_TOO_OLD: "the caller signs in again; --auth-age tries here what is enough",
+    Reason.BUDGET_EXHAUSTED: "the caller waits; a larger budget is a change of the policy, hip replay says for whom",
+}
 
 
 def explained(policy: Policy, request: Request, caller: Caller, address: str, now: float) -> Story:
@@ -140,7 +153,9 @@ def _asked(policy: Policy, request: Request) -> tuple[str, Target, Upstream]:
     if request.action is not None and request.method is None:
         return _named(policy, request.action, request)
     if request.method is None or request.path is None or request.action is not None:
-        _wrong("say METHOD and PATH (`POST /v2/models/iris/infer`), or --action and --model")
+        _wrong(
+            "say METHOD and PATH (`POST /v2/models/iris/infer`), or --action and --model, or --event ID and --journal"
+        )
     try:
         path, query = clean_target(request.path.encode("utf-8", "surrogateescape"))
     except Rejected as rejected:

@@ -14,6 +14,7 @@ from proxy.policy.explanation import Asked, explain
 from proxy.policy.model import AllowRule, Policy
 from proxy.policy.recorded import Untold, decide_again, recorded
 from proxy.policy.telling import Step, Story
+from proxy.reasons import Reason
 from proxy.record import Completion, Decision, Obligations
 
 INCIDENT = "urn:hip:incident:"
@@ -91,18 +92,36 @@ def _steps(event: Decision, completion: Completion | None) -> Iterator[Step]:
         judged = event.judged
         yield Step(5, (f"detector {judged.detector} ({judged.mode}): {judged.verdict}, p {judged.p_value:.4g}",))
     if granted and event.effect == "deny":
-        yield Step(5 if event.judged is None else 6, (f"refused: {event.reason}",))
+        yield _refused(event)
     if completion is not None:
-        took = "" if completion.upstream_ms is None else f" in {completion.upstream_ms:.0f} ms"
-        yield Step(
-            6, (f"upstream {completion.upstream}: {completion.upstream_status}{took}; answer {completion.status}",)
-        )
+        yield Step(6, _asked(completion))
         if completion.given_back:
             yield Step(6, ("nothing was sent: the charge was given back",))
         if completion.settled_tokens is not None:
             yield Step(6, (f"settled: {completion.settled_tokens} tokens",))
         if completion.applied is not None:
             yield Step(7, (_applied(completion.applied),))
+
+
+def _asked(completion: Completion) -> tuple[str, ...]:
+    """Tell what came of asking the upstream, and why that was not the end of it."""
+    took = "" if completion.upstream_ms is None else f" in {completion.upstream_ms:.0f} ms"
+    at = "" if completion.upstream_replica is None else f" at {completion.upstream_replica}"
+    said = completion.upstream_status or "no answer"
+    first = f"upstream {completion.upstream}{at}: {said}{took}; answer {completion.status}"
+    if completion.reason == Reason.ALLOWED:
+        return (first,)
+    return first, f"ended: {completion.reason}" + (f": {completion.detail}" if completion.detail else "")
+
+
+def _refused(event: Decision) -> Step:
+    """Tell which step refused what a rule had allowed."""
+    if event.spent is None:
+        return Step(4, (f"refused before anything was charged: {event.reason}",))
+    return Step(4 if event.reason in _SPENT else 5, (f"refused: {event.reason}",))
+
+
+_SPENT = frozenset({Reason.BUDGET_EXHAUSTED, Reason.COST_ABOVE_LIMIT})
 
 
 def _by(rule: str | None) -> str:

@@ -41,6 +41,7 @@ def serve_command(
     Example: hip serve --config hip.yaml --workers 4
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what became of a change is ours to say
     try:
         _, settings = read_config(config, workers)
         if trace_stages and settings.workers > 1:

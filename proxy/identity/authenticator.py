@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from proxy.errors import Unauthenticated
-from proxy.exchange import Call, Issuer, Principal, Scheme
+from proxy.exchange import Call, Certificate, Issuer, Principal, Scheme
 from proxy.identity.bearer import Credentials, credentials, preferred
 from proxy.identity.dpop import Possession
 from proxy.identity.revocation import NOTHING_REVOKED
@@ -48,7 +48,7 @@ class Authenticator:
         self._key_ring = key_ring
         self._clock = clock
         self._capacity = capacity
-        self._revocations = revocations
+        self.revocations = revocations
         self._possession = possession
         self._schemes = (Scheme.BEARER,) if possession is None else (Scheme.BEARER, Scheme.DPOP)
         self._verdicts: dict[bytes, _Verdict] = {}
@@ -71,11 +71,15 @@ class Authenticator:
         else:
             principal = await self._bearer(presented, issuers, policy)
             check_binding(principal, certificate)
-        if reason := self._revocations.revoked(principal, certificate):
-            raise Unauthenticated(reason, "revoked")
+        self.believe(principal, certificate)
         if presented is not None:  # the last check, because it uses the proof up
             await self._check_possession(call, presented, principal)
         return principal
+
+    def believe(self, principal: Principal, certificate: Certificate | None) -> None:
+        """Raise Unauthenticated if the caller is revoked by now, DependencyFault(REVOCATIONS_UNAVAILABLE)."""
+        if reason := self.revocations.revoked(principal, certificate):
+            raise Unauthenticated(reason, "revoked")
 
     async def _bearer(self, presented: Credentials, issuers: Mapping[str, Issuer], policy: str) -> Principal:
         digest = sha256(presented.token.encode("ascii")).digest()

@@ -6,7 +6,7 @@ to fit, because an error answer must not fail.
 
 from collections.abc import Iterable, Sequence
 
-from proxy.errors import RequestError, StepUpRequired, TokenMissing, public_face
+from proxy.errors import Forbidden, RequestError, StepUpRequired, TokenMissing, public_face
 from proxy.exchange import Scheme
 from proxy.identity.token import ALGORITHMS
 
@@ -28,6 +28,8 @@ def www_authenticate(
     told: list[Parameter] = []
     if face.bearer_error is not None:  # RFC 6750 section 3.1: no error code where there were no credentials
         told += [("error", face.bearer_error), ("error_description", face.title)]
+    if isinstance(error, Forbidden) and error.scope is not None:
+        told.append(("scope", error.scope))
     if isinstance(error, StepUpRequired):
         if error.challenge.acr_values:
             told.append(("acr_values", " ".join(error.challenge.acr_values)))

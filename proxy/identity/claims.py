@@ -5,6 +5,7 @@ printable, without controls, bidirectional overrides or lone surrogates, and cap
 budget keys and reports. A claim that is there in the wrong form is refused, never read as absent.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeGuard
@@ -17,6 +18,8 @@ from proxy.reasons import Reason
 MAX_TEXT = 256  # characters of one string
 MAX_ITEMS = 256  # members of `aud`, `amr` and of the roles
 MAX_TIME = 253_402_300_799  # UNIX seconds: the end of the year 9999
+SCOPE = ("scope",)  # the path of the roles where they are OAuth scopes, which a client can ask for
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
 _SHA256_BYTES = 32
 _CONFIRMATIONS = frozenset({"x5t#S256", "jkt"})
 
@@ -88,7 +91,10 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def _roles(claims: Mapping[str, object], path: tuple[str, ...]) -> frozenset[str]:
-    """Follow the path; a claim that is not there gives no roles. One string is one role, never a list in disguise."""
+    """Follow the path; a claim that is not there gives no roles.
+
+    One string is one role, never a list in disguise, but in `scope`, where the standard says that it is one.
+    """
     value: object = claims
     for name in path:
         if not isinstance(value, Mapping):
@@ -98,7 +104,22 @@ def _roles(claims: Mapping[str, object], path: tuple[str, ...]) -> frozenset[str
         if name not in value:
             return frozenset()
         value = value[name]
+    if path == SCOPE and isinstance(value, str):
+        return _scopes(value)
     return frozenset(_texts(value, "the roles claim"))
+
+
+def _scopes(value: str) -> frozenset[str]:
+    """Read RFC 9068 section 2.2.3: tokens with one space between (RFC 6749 section 3.3)."""
+    tokens = value.split(" ")
+    if not all(map(is_scope, tokens)):
+        raise Unauthenticated(Reason.TOKEN_CLAIMS, "scope must be scope tokens with one space between")
+    return frozenset(_texts(tokens, "scope"))
+
+
+def is_scope(text: str) -> bool:
+    """Say whether a text may be one scope: RFC 6749 section 3.3."""
+    return _SCOPE.fullmatch(text) is not None
 
 
 def _factors(claims: Mapping[str, object]) -> frozenset[str]:

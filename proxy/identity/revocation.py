@@ -116,6 +116,11 @@ class Revocations:
             MappingProxyType(issuer_moments),
         )
 
+    @property
+    def generation(self) -> int:
+        """A list in hand never changes."""
+        return 0
+
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         """Return why the caller is no longer believed, or None. `certificate` is the connection's, bound or not."""
         if certificate is not None and certificate.fingerprint in self.certificates:

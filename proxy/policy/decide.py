@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from proxy.exchange import Denial, Grant, Principal, Target, Upstream
+from proxy.identity.claims import SCOPE, is_scope
 from proxy.identity.mfa import challenge, weakness
 from proxy.policy.conditions import read_address, unmet
 from proxy.policy.model import AllowRule, Policy, R, RuleIndex
@@ -60,8 +61,26 @@ def authorize(
         elif nearest is None and not rule.shadow and rule.mfa is not None:
             nearest = Denial(weak, rule.id, challenge(factors, rule.mfa))
     if nearest is None:
-        return Denial(Reason.NO_RULE, shadow=tuple(would_allow))
+        scope = _scope(policy, principal, target, upstream, peer_address, now)
+        return Denial(Reason.NO_RULE, shadow=tuple(would_allow), scope=scope)
     return Denial(nearest.reason, nearest.rule, nearest.challenge, tuple(would_allow))
+
+
+def _scope(
+    policy: Policy, principal: Principal, target: Target, upstream: Upstream, peer_address: str, now: float
+) -> str | None:
+    """Return what the caller's token lacks for the first rule that lacks nothing else: where its roles are scopes.
+
+    A role of another claim is named to nobody: no client can ask for it.
+    """
+    if not any(one.name == principal.issuer and one.roles_claim == SCOPE for one in policy.issuers.values()):
+        return None
+    anyone = replace(principal, roles=frozenset(policy.allows.roles.named))
+    for rule in _about(policy.allows, anyone, target, upstream, peer_address, now, unknown=False):
+        scopes = sorted(filter(is_scope, rule.scope.roles or ()))
+        if scopes and not rule.shadow:
+            return scopes[0]  # one of them is enough
+    return None
 
 
 def _whole(policy: Policy, target: Target, upstream: Upstream, rule: AllowRule) -> Target:
@@ -81,6 +100,8 @@ def _about(
     unknown: bool,
 ) -> Iterator[R]:
     """Yield the rules about a request. `unknown` says whether a rule is about what cannot be read."""
+    if not index.rules:
+        return
     about = index.about(principal, target, upstream)
     if not about & index.particular:
         yield from index.each(about)

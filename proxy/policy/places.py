@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from proxy.dialects import Dialect
-from proxy.errors import Finding
+from proxy.errors import Finding, RequestError
 from proxy.exchange import Naming, Upstream
 from proxy.policy.merging import Entry, Parts
 from proxy.policy.schema import UpstreamEntry
@@ -79,6 +79,24 @@ def _check_same(
         message = f"upstream `{first.name}` (at {first.place}) speaks `{one.dialect}` at the same address"
         hint = "its requests name no model: give one of them a `prefix` or a `host`"
         faults.append(second.finding(message, hint, at=("dialect",)))
+    for entry, described, known in ((first, one, other), (second, other, one)):
+        _check_own(entry, described, dialects.get(known.dialect), known, faults)
+
+
+def _check_own(
+    entry: Entry[UpstreamEntry], described: Upstream, dialect: Dialect | None, known: Upstream, faults: list[Finding]
+) -> None:
+    """Refuse a described path that is another server's at the same address: that server would never be asked."""
+    if described.form is None or known.form is not None or dialect is None:
+        return
+    path = described.form.infer
+    try:
+        found = dialect.classify("POST", path, "") is not None
+    except RequestError:  # it knows the path, and refuses the method
+        found = True
+    if found:
+        message = f"`{path}` is a path of `{dialect.name}`, which upstream `{known.name}` speaks at the same address"
+        faults.append(entry.finding(message, "give one of them a `prefix` or a `host`", at=("generic", "infer")))
 
 
 def _check_description(

@@ -109,7 +109,8 @@ class IssuerEntry(Closed):
         AfterValidator(unique),
     ] = Field(description="The signature algorithms that its keys may use.")
     roles_claim: ClaimPath = Field(
-        description="The claim that lists the roles: `realm_access.roles`, or a list if a name has a dot in it."
+        description="The claim that lists the roles: `realm_access.roles`, or a list if a name has a dot in it. "
+        "`scope`: OAuth scopes, with a space between."
     )
     token_types: TokenTypes = Field(
         ("at+jwt", "application/at+jwt"),

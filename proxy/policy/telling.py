@@ -117,7 +117,9 @@ def told(policy: Policy, before: tuple[Step, ...], why: Explanation, notes: tupl
 def _denied(policy: Policy, why: Explanation) -> Step:
     decision = why.decision
     if isinstance(decision, Grant) or decision.rule is None:
-        return Step(3, ("no rule allows it",))
+        scope = None if isinstance(decision, Grant) else decision.scope
+        told_scope = (f"the caller is told to ask for the scope {scope} (RFC 6750)",) if scope else ()
+        return Step(3, ("no rule allows it", *told_scope))
     place = next(rule.place for rule in policy.rules if rule.id == decision.rule)
     if decision.challenge is None:
         return Step(3, (f"denied by {decision.rule} ({place}): a deny rule wins, wherever it stands",))

@@ -4,6 +4,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from proxy.app.garbage import EVERY_SECONDS, _collect
 
 
@@ -22,8 +24,11 @@ class Cycle:
         self.itself = self
 
 
-def test_a_cycle_of_one_is_found_and_the_next_look_is_due() -> None:
+@pytest.mark.parametrize(("seconds", "later"), [(0.001, EVERY_SECONDS), (0.25, 25.0)], ids=["short", "long"])
+def test_a_cycle_of_one_is_found_and_the_next_look_is_due(seconds: float, later: float) -> None:
+    """A look that takes long comes seldom: while it lasts, nobody is served."""
     loop, gone = Turn(), weakref.ref(Cycle())
-    _collect(loop)  # type: ignore[arg-type]
+    clock = iter((7.0, 7.0 + seconds)).__next__
+    _collect(loop, clock)  # type: ignore[arg-type]
     assert gone() is None
-    assert loop.later == [(EVERY_SECONDS, _collect, (loop,))]
+    assert loop.later == [(later, _collect, (loop, clock))]

@@ -93,6 +93,72 @@ MATRIX = [
         ),
     ),
     *_part(
+        "revocations in Valkey",
+        (
+            "what was revoked stays so; after 5 s nobody is believed: 503, not ready, streams that run are cut",
+            "workers/test_shared_revocations.py::test_a_store_that_is_away",
+        ),
+        (
+            "the same: a look at the list ends after 0.5 s",
+            "workers/test_shared_revocations.py::test_a_store_that_is_away",
+        ),
+        (
+            "the lines that can be read count, `/readyz` warns; who starts then answers 503 until they are mended",
+            "workers/test_shared_revocations.py::test_a_line_of_somebody_else",
+        ),
+        (
+            "gives nothing back: whoever serves writes what it knows into it again",
+            "faults/test_revocations_store.py::test_a_flushed_store_revokes_on",
+        ),
+        (
+            "within a second callers are believed again, whoever is revoked is not, also where it has lost the list",
+            "faults/test_revocations_store.py::test_a_store_that_was_killed_and_comes_back_empty_revokes_on",
+        ),
+    ),
+    *_part(
+        "query sequences in Valkey",
+        ("503, as for budgets, which the same store refuses before", "faults/test_dependencies.py::test_store_breaks"),
+        (
+            "503 within 0.5 s",
+            "workers/test_shared_sequences.py::test_a_store_that_is_away_refuses_and_comes_back",
+        ),
+        (
+            "503: what is not our script's reply shows nothing",
+            "workers/test_shared_sequences.py::test_a_reply_that_is_not_our_scripts_refuses",
+        ),
+        (
+            "what callers asked before is forgotten, as after a restart without a store",
+            "workers/test_shared_sequences.py::test_a_store_that_was_emptied_begins_anew",
+        ),
+        (
+            "what was asked before counts again",
+            "workers/test_shared_sequences.py::test_a_store_that_is_away_refuses_and_comes_back",
+        ),
+    ),
+    *_part(
+        "worker",
+        (
+            "what it had begun is lost, a decision without a completion each, and nothing else; another one starts",
+            "workers/test_workers.py::test_a_killed_worker_loses_only_what_it_had_begun",
+        ),
+        (
+            "silent for 15 s: its supervisor kills it and starts another",
+            "workers/test_workers.py::test_a_worker_that_hangs_is_ended_and_started_again",
+        ),
+        (
+            "a successor that does not start replaces nobody",
+            "workers/test_workers.py::test_a_worker_that_does_not_start_replaces_nobody",
+        ),
+        (
+            "no acknowledged record is lost; the next stream names the one that broke off",
+            "audit/test_audit_kill.py::test_no_acknowledged_record_is_lost",
+        ),
+        (
+            "`/readyz` warns until it serves again",
+            "workers/test_workers.py::test_readyz_tells_of_a_worker_that_is_away",
+        ),
+    ),
+    *_part(
         "journal disk",
         (
             "503, nothing forwarded, not ready; a new stream is tried every second",

@@ -71,6 +71,35 @@ async def test_a_bad_set_is_never_loaded_and_a_good_one_ends_it(fault: str, tmp_
         assert b"hip_certificate_reload_failures_total 1.0" in standing.proxy.house.metrics.exposition()
 
 
+async def test_a_certificate_that_ends_soon_is_in_the_log_the_metrics_and_the_readiness(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, not at each look; and no more once a renewed one is there."""
+    certs = tmp_path / "certs"
+
+    def old(minted: Minted) -> None:
+        shutil.rmtree(certs)
+        mint(certs, ["localhost", "127.0.0.1"], ["analyst"], datetime.now(UTC) - timedelta(days=80))
+
+    def lines() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("certificate: ")]
+
+    caplog.set_level("WARNING", "hip.certificates")
+    async with model() as server, house(tmp_path, policy(server.url), prepare=old) as standing:
+        await standing.until("certificate", "warning")
+        async with asyncio.timeout(20):
+            while not lines():
+                await asyncio.sleep(0.05)
+        assert standing.proxy.house.readiness().ready
+        assert (await standing.ask()).status == 200
+        page = standing.proxy.house.metrics.exposition().decode()
+        (ends,) = [float(line.split()[1]) for line in page.splitlines() if line.startswith("hip_certificate_expiry_")]
+        assert 9 * 86_400 < ends - time.time() < 11 * 86_400
+        renew(certs, days_left=30)
+        await standing.until("certificate", "ok")
+        assert lines() == ["certificate: 10 days left; put the renewed one at its place, it is loaded by itself"]
+
+
 async def test_a_pair_between_its_halves_is_not_judged(tmp_path: Path) -> None:
     """The certificate first, its key before the files rest: no rejection, one load."""
     async with model() as server, house(tmp_path, policy(server.url)) as standing:

@@ -19,7 +19,9 @@ def test_every_part_has_every_fault_once() -> None:
 def test_the_test_is_there(cell: Cell) -> None:
     file, function = cell.test.split("::")
     tree = ast.parse((TESTS / file).read_text())
-    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    (node,) = [node for node in found if node.name == function]
+    assert not any("slow" in ast.unparse(mark) for mark in node.decorator_list), "`make test` holds the matrix"
 
 
 def test_the_document_has_the_table_of_today() -> None:

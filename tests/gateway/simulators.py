@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.errors import DependencyFault, Malformed, RequestError
+from proxy.errors import DependencyFault, Malformed, RequestError, Unauthenticated
 from proxy.exchange import (
     Budget,
     Call,
+    Certificate,
     Charge,
     Cost,
     Exhausted,
@@ -110,8 +111,26 @@ def principal(*roles: str, **changes: object) -> Principal:
 
 
 @dataclass
+class SimulatedRevocations:
+    """A list that revokes everybody once there is a `reason`; who sets one counts `generation` up."""
+
+    generation: int = 0
+    reason: Reason | None = None
+    looks: int = 0
+
+    def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
+        self.looks += 1
+        return self.reason
+
+
+@dataclass
 class SimulatedAuthenticator:
     who: Principal | RequestError = field(default_factory=lambda: principal("analyst"))
+    revocations: SimulatedRevocations = field(default_factory=SimulatedRevocations)
+
+    def believe(self, principal: Principal, certificate: Certificate | None) -> None:
+        if reason := self.revocations.revoked(principal, certificate):
+            raise Unauthenticated(reason)
 
     def schemes(self, call: Call) -> tuple[Scheme, ...]:
         return (Scheme.BEARER,)

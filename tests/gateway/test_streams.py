@@ -6,7 +6,7 @@ import json
 import pytest
 
 from proxy.edge import SLICE, Edge
-from proxy.errors import UpstreamFault, UpstreamTimeout
+from proxy.errors import Unauthenticated, UpstreamFault, UpstreamTimeout
 from proxy.exchange import Cost, Peer, Score
 from proxy.reasons import Reason
 from tests.gateway.simulators import (
@@ -123,6 +123,49 @@ async def test_a_stream_that_fails_is_cut_and_says_so(piece, reason):
     assert home.upstream.open == 0
 
 
+async def test_a_stream_ends_when_its_caller_is_revoked():
+    """Before the next event leaves; and as long as the list is the same one, nobody looks into it."""
+    home = house(*[EVENT] * 9)
+    revocations = home.authenticator.revocations
+    answer = await home.gateway.handle(call(path=PATH))
+    for _ in range(3):
+        assert scores(await anext(answer.body)) == HARDENED
+    assert revocations.looks == 1, "the first event asks: it may have been long in coming"
+    revocations.generation += 1  # somebody else
+    assert scores(await anext(answer.body)) == HARDENED
+    assert revocations.looks == 2
+    revocations.generation, revocations.reason = 2, Reason.TOKEN_REVOKED
+    with pytest.raises(Unauthenticated):
+        await anext(answer.body)
+    assert home.reasons == [Reason.ALLOWED, Reason.TOKEN_REVOKED]
+    assert home.upstream.open == 0
+    assert home.ledger.left == 2, "what has flowed is paid for"
+
+
+async def test_an_event_that_only_the_end_completes_is_not_for_the_revoked():
+    ending = asyncio.Event()
+    home = house(EVENT, EVENT.rstrip(b"\n"), ending)
+    answer = await home.gateway.handle(call(path=PATH))
+    assert scores(await anext(answer.body)) == HARDENED
+    last = asyncio.ensure_future(anext(answer.body))
+    while home.upstream.taken < 2:
+        await asyncio.sleep(0)
+    home.authenticator.revocations.generation, home.authenticator.revocations.reason = 1, Reason.TOKEN_REVOKED
+    ending.set()
+    with pytest.raises(Unauthenticated):
+        await last
+    assert home.reasons == [Reason.ALLOWED, Reason.TOKEN_REVOKED]
+
+
+async def test_who_is_revoked_before_the_first_event_sees_none():
+    home = house(EVENT)
+    answer = await home.gateway.handle(call(path=PATH))
+    home.authenticator.revocations.reason = Reason.CERTIFICATE_REVOKED
+    with pytest.raises(Unauthenticated):
+        await anext(answer.body)
+    assert home.reasons == [Reason.ALLOWED, Reason.CERTIFICATE_REVOKED]
+
+
 BEFORE = [
     ("down", UpstreamFault(Reason.UPSTREAM_UNREACHABLE), 502, Reason.UPSTREAM_UNREACHABLE),
     ("503", infer_reply(503, b"busy", EVENTS), 503, Reason.UPSTREAM_OVERLOADED),
@@ -168,6 +211,17 @@ async def test_text_that_flowed_is_settled_also_when_the_caller_hangs_up():
     (settled,) = home.ledger.settled
     assert settled.tokens > 5
     assert home.trail.records[1].settled_tokens == settled.tokens
+
+
+async def test_a_settlement_that_is_cancelled_costs_no_record():
+    home = house(b'data: {"text_output": "one two three"}\n\n', asyncio.Event(), mode="off")
+    home.ledger.settling = asyncio.CancelledError()
+    body = json.dumps({"text_input": "what"}).encode()
+    answer = await home.gateway.handle(call(path="/v2/models/iris/generate_stream", body=body))
+    await anext(answer.body)
+    with pytest.raises(asyncio.CancelledError):
+        await answer.body.aclose()
+    assert home.reasons == [Reason.ALLOWED, Reason.CLIENT_GONE]
 
 
 # ── the edge ────────────────────────────────────────────────────────────────────────────────────────────────────

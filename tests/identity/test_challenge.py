@@ -37,6 +37,10 @@ EXACT: list[tuple[RequestError, bytes]] = [
         b'Bearer realm="inference", error="invalid_token", error_description="the credentials are not valid"',
     ),
     (Forbidden(), b'Bearer realm="inference", error="insufficient_scope", error_description="not allowed"'),
+    (
+        Forbidden(scope="infer:iris"),
+        b'Bearer realm="inference", error="insufficient_scope", error_description="not allowed", scope="infer:iris"',
+    ),
     (StepUpRequired(), STEP_UP),
     (StepUpRequired(challenge=Challenge(("urn:a", "urn:b"))), STEP_UP + b', acr_values="urn:a urn:b"'),
     (StepUpRequired(challenge=Challenge(max_age=300)), STEP_UP + b', max_age="300"'),

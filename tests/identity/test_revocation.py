@@ -148,6 +148,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.current = NOTHING_REVOKED
+        self.generation = 0
 
     def revoked(self, principal: Principal, certificate: Certificate | None) -> Reason | None:
         return self.current.revoked(principal, certificate)

@@ -308,8 +308,36 @@ def test_no_roles() -> None:
 
 
 def test_one_string_is_one_role() -> None:
-    token = signer().token(claims={"scope": "analyst admin"})
-    assert judge(token, replace(CORP, roles_claim=("scope",))).roles == {"analyst admin"}
+    token = signer().token(claims={"groups": "analyst admin"})
+    assert judge(token, replace(CORP, roles_claim=("groups",))).roles == {"analyst admin"}
+
+
+SCOPES = [
+    ("one", "read", {"read"}),
+    ("several", "read openid https://api.example/infer", {"read", "openid", "https://api.example/infer"}),
+    ("a list, as some providers write it", ["read", "infer"], {"read", "infer"}),
+    ("none", None, set()),
+    ("empty", "", None),
+    ("two spaces", "read  infer", None),
+    ("a space before", " read", None),
+    ("a line break", "read\ninfer", None),
+    ("a quotation mark", 'read "infer"', None),
+    ("a number", 7, None),
+    ("too many", " ".join(map(str, range(257))), None),
+]
+
+
+@pytest.mark.parametrize(("value", "roles"), [case[1:] for case in SCOPES], ids=[case[0] for case in SCOPES])
+def test_scope_is_the_list_that_its_standard_says(value: object, roles: set[str] | None) -> None:
+    """RFC 9068 section 2.2.3; only at the top of the token, where the standard has it."""
+    scoped = replace(CORP, roles_claim=("scope",))
+    token = signer().token(claims={"scope": value})
+    if roles is None:
+        assert reason_of(token, scoped) is Reason.TOKEN_CLAIMS
+    else:
+        assert judge(token, scoped).roles == roles
+    within = signer().token(claims={"resource": {"scope": "read infer"}})
+    assert judge(within, replace(CORP, roles_claim=("resource", "scope"))).roles == {"read infer"}
 
 
 def test_azp_names_the_client_where_client_id_does_not() -> None:

@@ -93,6 +93,7 @@ class Client:
         max_age: str = "",
         login_age: int = 0,
         prover: Prover | None = None,
+        scope: str = "infer",
     ) -> dict[str, str]:
         """Log in as far as the provider asks for it, and return its answer. `login_age` in seconds."""
         verifier = secrets.token_urlsafe(32)
@@ -100,7 +101,7 @@ class Client:
             "client_id": CLIENT_ID,
             "redirect_uri": REDIRECT_URI,
             "response_type": "code",
-            "scope": "openid infer",
+            "scope": f"openid {scope}".strip(),
             "resource": RESOURCE_OF[algorithm],
             "code_challenge": _challenge(verifier),
             "code_challenge_method": "S256",

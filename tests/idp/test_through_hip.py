@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 from house import POLICY
-from openid import AAL1, AAL2, Client, Provider
+from openid import AAL1, AAL2, Client, Provider, parameters
 
 from proxy.demo.digits import load_digits, scaled
 from proxy.demo.model_server import ModelServer
@@ -51,6 +51,21 @@ async def test_a_login_that_is_too_old_is_sent_back_for_a_new_one(hip, provider)
         refused = await infer(hip, await client.token(acr_values=AAL2, login_age=3600))
         assert 'max_age="600"' in refused.headers["www-authenticate"]
         assert (await infer(hip, await client.step_up(refused.headers["www-authenticate"]))).status_code == 200
+
+
+async def test_a_scope_that_is_missing_is_named_and_asked_for(provider, model_server, tmp_path):
+    """RFC 6750 section 3.1, where the policy's roles are the provider's scopes."""
+    policy = POLICY.format(issuer=provider.issuer, aal2=AAL2, upstream=model_server.url)
+    policy = policy.replace("roles_claim: realm_access.roles", "roles_claim: scope").replace("[analyst]", "[infer]")
+    with hip_serve(tmp_path, policy) as hip:
+        async with Client(provider) as client:
+            refused = await infer(hip, await client.token(acr_values=AAL2, scope=""))
+            assert refused.status_code == 403
+            wanted = parameters(refused.headers["www-authenticate"])
+            assert (wanted["error"], wanted["scope"]) == ("insufficient_scope", "infer")
+            assert model_server.hits == 0
+            passed = await infer(hip, await client.token(acr_values=AAL2, scope=wanted["scope"]))
+        assert passed.status_code == 200
 
 
 async def test_a_bound_token_is_no_bearer_token(hip, provider):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_good_policy_is_summed_up(directory: Path) -> None:
     assert result.exit_code == 0
     assert "readers\n    allow: reader: infer on iris\n    under: MFA, budget trial, 2 decimals\n" in result.output
     assert "1 rule, 1 model, 1 issuer, 1 test, no findings" in result.output
+
+
+def test_what_comes_next_is_said(directory: Path) -> None:
+    """The directory above, as `hip init` makes one; then what to do once it is good."""
+    house = directory / "house"
+    (house / "policies").mkdir(parents=True)
+    (house / "policies" / "policy.yaml").write_text(BASE + READERS)
+    above = hip_check(house)
+    assert above.exit_code == 1
+    assert "move them up, or name that one if it is the policy" in above.output
+    shutil.rmtree(house)
+    assert f"next: hip diff SERVING {directory} says what it changes" in hip_check(directory).output
+    (directory / "tests/readers.yaml").unlink()
+    untested = hip_check(directory).output
+    assert f"no test touches: readers; write one in {directory}/tests" in untested
+    assert "next:" not in untested
 
 
 def test_what_is_wide_open_stands_out(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_building import BASE, NOW, READERS, policy, principal
@@ -51,6 +52,27 @@ def test_an_address_that_cannot_be_read_is_in_no_allowed_network_and_in_every_de
 def test_an_ipv4_address_in_ipv6_clothes_is_still_denied() -> None:
     deny = policy(BASE + READERS + "  - id: no\n    deny: {networks: [203.0.113.0/24]}\n")
     assert decide(deny, principal(), address="::ffff:203.0.113.9") == Denial(Reason.DENIED_BY_RULE, "no")
+
+
+SCOPED = BASE.replace("roles_claim: realm_access.roles", "roles_claim: scope")
+SCOPES = [
+    ("the role that is missing", "roles: [reader]", "", "reader"),
+    ("one of several, always the same", "roles: [writer, reader]", "", "reader"),
+    ("not what no scope can be", 'roles: ["a reader"]', "", None),
+    ("nothing where another condition does not hold either", "roles: [reader], networks: [203.0.113.0/24]", "", None),
+    ("nothing for another action", "roles: [reader]", "metadata", None),
+    ("nothing of a rule in shadow", "roles: [reader]", "shadow", None),
+]
+
+
+@pytest.mark.parametrize(("who", "change", "scope"), [case[1:] for case in SCOPES], ids=[case[0] for case in SCOPES])
+def test_what_a_client_can_ask_for_is_named(who: str, change: str, scope: str | None) -> None:
+    """RFC 6750 section 3.1, where the roles are scopes; the name of any other role is the auditor's."""
+    text = READERS.replace("roles: [reader]", who)
+    text = text.replace("[infer]", "[metadata]") if change == "metadata" else text
+    text = f"{text}    shadow: true\n" if change == "shadow" else text
+    assert decide(policy(SCOPED + text), principal("guest")) == Denial(Reason.NO_RULE, scope=scope)
+    assert decide(policy(BASE + text), principal("guest")) == Denial(Reason.NO_RULE)
 
 
 # ── the index against looking at every rule ─────────────────────────────────────────────────────────────────────

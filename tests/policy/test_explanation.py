@@ -211,6 +211,7 @@ def test_a_token_is_read_and_not_believed(tmp_path: Path) -> None:
         ((*INFER,), "say who asks"),
         ((*INFER, *ANALYST, "--workload", "x"), "say who asks, in one way"),
         (ANALYST, "say METHOD and PATH"),
+        (("a" * 32,), "or --event ID and --journal"),
         (("--action", "infer", *ANALYST), "name either --model or --upstream"),
         (("--action", "infer", "--model", "irs", *ANALYST), "unknown model `irs`, did you mean `iris`?"),
         (("--action", "health", "--upstream", "lap", *ANALYST), "unknown upstream `lap`, did you mean `lab`?"),

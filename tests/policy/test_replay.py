@@ -16,7 +16,7 @@ from proxy.policy.model import AllowRule
 from proxy.policy.recorded import Recorded, Untold, decide_again
 from proxy.policy.replaying import Change, Replay
 from proxy.reasons import Reason
-from proxy.record import Actor, Decision, Judged, Obligations, Source, Spent
+from proxy.record import Actor, Completion, Decision, Judged, Obligations, Source, Spent
 
 ALICE = Actor(
     subject="e1.alice", issuer="corp", roles=("reader",), factors=("otp", "pwd"), token="t", key_id="k",
@@ -191,7 +191,7 @@ def test_a_record_that_says_everything_is_decided_as_the_request_was() -> None:
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def journal(directory: Path, *streams: Sequence[Decision]) -> Path:
+def journal(directory: Path, *streams: Sequence[Decision | Completion]) -> Path:
     """Write a journal of unsealed streams; record n of every stream has the time NOW + n seconds."""
     directory.mkdir()
     for number, events in enumerate(streams):
@@ -246,9 +246,68 @@ def test_an_event_is_explained_from_the_journal(tmp_path: Path) -> None:
     assert "e1.bob of corp (a pseudonym)" in result.output
     assert "roles: reader; here: guest" in result.output
     assert "by the policy at hand: no_rule" in result.output
+    assert "next: to let it in, give the nearest rule what it lacks, or write one, in a copy" in result.output
+    assert f"hip diff {good} COPY" in result.output
     fine = hip("explain", "--event", "0" * 32, "--journal", where, "--policy", good)
     assert fine.exit_code == 0
     assert "budget trial: 1 requests, 3 rows, 0 tokens; then left: 59, 997" in fine.output
     missing = hip("explain", "--event", "b" * 32, "--journal", where, "--policy", good)
     assert missing.exit_code == 2
     assert "no decision has this id" in missing.output
+
+
+REFUSED_LATER = [
+    ("the budget", Reason.BUDGET_EXHAUSTED, TRIAL, "4 charge        refused: budget_exhausted\n"),
+    ("the detector", Reason.ANOMALOUS_INPUT, TRIAL, "5 inspect       refused: anomalous_input\n"),
+    (
+        "its body",
+        Reason.MALFORMED_BODY,
+        None,
+        "4 charge        refused before anything was charged: malformed_body\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "spent", "line"), [case[1:] for case in REFUSED_LATER], ids=[case[0] for case in REFUSED_LATER]
+)
+def test_what_a_rule_had_allowed_says_which_step_refused_it(
+    reason: Reason, spent: Spent | None, line: str, tmp_path: Path
+) -> None:
+    where = journal(tmp_path / "audit", [allowed(effect="deny", reason=reason, spent=spent)])
+    good = write(tmp_path / "good", BASE + READERS)
+    result = hip("explain", "--event", "0" * 32, "--journal", where, "--policy", good)
+    assert result.exit_code == 1
+    assert line in result.output
+    assert ("next: the caller waits" in result.output) is (reason is Reason.BUDGET_EXHAUSTED)
+
+
+ENDED = [
+    ("in order", {"upstream_status": 200}, "6 forward       upstream main: 200 in 3 ms; answer 200\n\n"),
+    (
+        "at a replica that was not there",
+        {"upstream_replica": "127.0.0.1:9", "reason": "upstream_unreachable", "status": 502, "detail": "refused"},
+        "main at 127.0.0.1:9: no answer in 3 ms; answer 502\n                ended: upstream_unreachable: refused\n",
+    ),
+    (
+        "with its caller's revocation",
+        {"upstream_status": 200, "reason": "token_revoked"},
+        "answer 200\n                ended: token_revoked\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "lines"), [case[1:] for case in ENDED], ids=[case[0] for case in ENDED])
+def test_how_it_ended_is_told(facts: dict[str, object], lines: str, tmp_path: Path) -> None:
+    """An incident's id leads to what the caller was not told."""
+    facts = {"event": "0" * 32, "reason": "allowed", "status": 200, "upstream": "main", "upstream_ms": 3.1} | facts
+    where = journal(tmp_path / "audit", [allowed(), Completion(**facts)])  # type: ignore[arg-type]
+    good = write(tmp_path / "good", BASE + READERS)
+    assert lines in hip("explain", "--event", "0" * 32, "--journal", where, "--policy", good).output
+
+
+@pytest.mark.parametrize("command", [("diff", "gone", "gone"), ("explain", "--action", "infer", "--policy", "gone")])
+def test_no_policy_there(command: tuple[str, ...]) -> None:
+    result = hip(*command)
+    assert result.exit_code == 2
+    assert result.output == "gone: not a directory; name the one with the policy files, here or with --policy\n"

@@ -55,6 +55,14 @@ def test_each_kind_of_change_is_told(answer, metadata, seconds, words) -> None:
         assert any(word in one for one in told), told
 
 
+def test_a_replaced_model_does_not_hide_in_nested_lists() -> None:
+    """A caller gets such an answer: `failed` would be forever, and never a quarantine."""
+    answer = {"outputs": [{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [SCORES[:2], SCORES[2:]]}]}
+    assert outputs(json.dumps(answer).encode()) == GOLDEN.outputs
+    answer["outputs"][0]["data"] = [SCORES[2:], SCORES[:2]]
+    assert compare(GOLDEN, outputs(json.dumps(answer).encode()), "m", 0.01).flips > 0
+
+
 def test_what_the_tolerance_allows_is_no_change() -> None:
     moved = compare(GOLDEN, found(0.2876544, 0.7123456, *SCORES[2:]), "m", 1.0)
     assert moved.beyond(Tolerance(0.5, 0.5, None)) == ()
@@ -79,6 +87,9 @@ def test_metadata_in_another_order_is_the_same() -> None:
         b'{"outputs": []}',
         b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [2], "data": [1]}]}',
         b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [1], "data": ["x"]}]}',
+        b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [3], "data": [1, [2, 3]]}]}',
+        b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [1], "data": {"0": 1}}]}',
+        b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [1], "data": [1%s]}]}' % (b"0" * 400),
         b'{"outputs": [{"name": "p", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}',
         b"[" * 100_000,
     ],

@@ -11,7 +11,7 @@ from proxy.adapters.health import ask
 from proxy.adapters.mint import Minted, mint
 from proxy.adapters.replicas import Replica, Replicas
 from proxy.adapters.upstream import HttpUpstreamClient
-from proxy.errors import Overloaded, UpstreamFault
+from proxy.errors import Overloaded, RequestError, UpstreamFault, UpstreamTimeout
 from proxy.exchange import HealthCheck, Outbound, Reply, Upstream
 from proxy.reasons import Reason
 from tests.upstream.raw_upstream import INFER, Step, ok, raw_upstream, upstream
@@ -80,13 +80,16 @@ def test_an_open_circuit_lets_one_try_after_a_while() -> None:
 
 
 class Simulated:
-    """A client that remembers who was asked."""
+    """A client that remembers who was asked; of some, by their ports, the faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, **faults: RequestError) -> None:
         self.asked: list[int] = []
+        self.faults = faults
 
     async def send(self, upstream: Upstream, request: Outbound) -> Reply:
         self.asked.append(upstream.port)
+        if (fault := self.faults.get(f"at_{upstream.port}")) is not None:
+            raise fault
         return Reply(200, (), b"")
 
     def stream(self, upstream: Upstream, request: Outbound):
@@ -114,6 +117,35 @@ async def test_equals_take_turns_also_beside_one_that_is_passed_over() -> None:
         await replicas.send(to, INFER)
     assert caught.value.reason is Reason.UPSTREAM_OPEN
     assert caught.value.detail.count("answered 503") == 3
+
+
+def unsent(fault: RequestError) -> RequestError:
+    fault.unsent = True
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [
+        (unsent(UpstreamFault(Reason.UPSTREAM_UNREACHABLE)), [1, 2]),
+        (unsent(UpstreamFault(Reason.UPSTREAM_OVERLOADED)), [1, 2]),
+        (UpstreamFault(Reason.UPSTREAM_UNREACHABLE), [1]),
+        (unsent(UpstreamTimeout()), [1]),
+    ],
+    ids=["no connection", "no place in its pool", "written", "its time is over"],
+)
+async def test_what_was_not_sent_in_time_goes_to_the_next(fault: RequestError, asked: list[int]) -> None:
+    client = Simulated(at_1=fault)
+    replicas = Replicas(client, lambda _: Breaker(Time()))
+    to = upstream(1, replicas=tuple(upstream(port, health=CHECK) for port in (1, 2)))
+    replicas.install([to])
+    if len(asked) == 2:
+        assert (await replicas.send(to, INFER)).replica == "127.0.0.1:2"
+    else:
+        with pytest.raises(type(fault)):
+            await replicas.send(to, INFER)
+    assert client.asked == asked
+    assert [one.pending for one in replicas.members()] == [0, 0]
 
 
 @pytest.mark.parametrize(
