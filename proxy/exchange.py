@@ -438,13 +438,8 @@ class Cost(Word, frozen=True):
 
     def of(self, unit: Unit) -> int:
         """Return the amount in one unit."""
-        match unit:
-            case Unit.REQUESTS:
-                return self.requests
-            case Unit.ROWS:
-                return self.rows
-            case Unit.TOKENS:
-                return self.tokens
+        amount: int = getattr(self, unit)  # the fields are named after the units
+        return amount
 
 
 class WindowState(Word, frozen=True):

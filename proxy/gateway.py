@@ -145,7 +145,7 @@ class Gateway:
         charge = await self._charge(grant, query, story)  # 4
         verdict = await self._inspect(snapshot, grant, query, story)  # 5
         cleared = Cleared(grant, charge, verdict, query)
-        if target.action is Action.STREAM:
+        if target.action is _STREAM:
             return await self._stream(dialect, cleared, story)  # 6, then 7 and 8 piece by piece
         reply = await self._forward(cleared, story)  # 6
         shown = dialect.harden(target, query, plain(reply, upstream.max_reply_bytes), cleared.output)  # 7
@@ -158,8 +158,9 @@ class Gateway:
         self, snapshot: Snapshot, call: Call, story: Exchange
     ) -> tuple[Place, Dialect, Target, Upstream | None]:
         """Name the action and the model, as far as host and path say them; what nobody names does not exist."""
-        if any(self._world.via in value for value in call.values(b"via")):
-            raise ProxyLoop
+        for value in call.values(b"via"):
+            if self._world.via in value:
+                raise ProxyLoop
         place = snapshot.routes.find(call.headers, call.path)
         named = None if place is None else place.name(call.method, call.path, call.query)
         if place is None or named is None:
@@ -252,7 +253,7 @@ class Gateway:
         """Ask the detector and the query sequences, and climb the rule's ladder as high as they say."""
         use, world, score = grant.detector, self._world, None
         verdict: Verdict = Passed()
-        if use is not None and use.mode is not Mode.OFF and grant.target.action in _JUDGED:
+        if use is not None and use.mode is not _OFF and grant.target.action in _JUDGED:
             begun = world.clock.monotonic()
             try:
                 score = await self._examine(snapshot.detectors[use.name], use, grant, query, story)
@@ -421,6 +422,7 @@ def _accepted(reply: Reply) -> Reply:
 
 
 _NOTHING = Cost(requests=0)  # what a request costs that was never sent
+_STREAM, _OFF = Action.STREAM, Mode.OFF  # looking a member up costs as much as a call
 _JUDGED = frozenset({Action.INFER, Action.STREAM})  # the actions whose input a detector sees
 
 _UPSTREAM_ERRORS: Mapping[int, type[RequestError]] = {

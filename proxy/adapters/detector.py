@@ -7,6 +7,7 @@ that the rows are all that the model will see; the dialect hands them over.
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -80,9 +81,10 @@ class OnnxDetector:
         return score, Sightings(identities(rows), sketches, suspicious, self.facts.tau)
 
     def _scored(self, statistics: Floats) -> Score:
-        if np.isnan(statistics).any():  # NaN compares as ordinary
+        score = self.facts.score(statistics)
+        if math.isnan(score.statistic):  # the strangest, wherever it stands: `argmax` finds a NaN before all numbers
             raise DependencyFault(Reason.DETECTOR_FAILED, "the statistic is not a number")
-        return self.facts.score(statistics)
+        return score
 
     def _checked(self, rows: Features) -> Features:
         if rows.ndim != 2 or rows.shape[1] != self.facts.features:
@@ -93,7 +95,7 @@ class OnnxDetector:
             with np.errstate(over="ignore"):  # infinite then, and refused next
                 rows = rows.astype(np.float32)
         for part in self._chunks(rows):
-            if not np.isfinite(part).all():
+            if np.count_nonzero(np.isfinite(part)) != part.size:
                 raise Malformed(Reason.SCHEMA_MISMATCH, "a number that is not a finite float32")
         return rows
 

@@ -28,6 +28,8 @@ Key = tuple[str, str]  # account, budget name
 class _Held:
     until: int  # microseconds; nothing of the account counts after this
     account: Account
+    budget: Budget  # charged last …
+    horizon: int  # … and how long that counts, in microseconds
 
 
 class MemoryLedger:
@@ -60,14 +62,16 @@ class MemoryLedger:
         return round(self._clock.monotonic() * SECOND)
 
     def _find(self, key: Key, budget: Budget, now: int) -> _Held:
-        until = now + horizon(budget)
         held = self._held.get(key)
-        if held is not None:
-            held.until = max(held.until, until)
+        if held is None:
+            self._make_room(now)
+            lasts = horizon(budget)
+            held = self._held[key] = _Held(now + lasts, Account(), budget, lasts)
+            heapq.heappush(self._due, (held.until, key))
             return held
-        self._make_room(now)
-        held = self._held[key] = _Held(until, Account())
-        heapq.heappush(self._due, (until, key))
+        if held.budget is not budget:  # a reloaded policy's
+            held.budget, held.horizon = budget, horizon(budget)
+        held.until = max(held.until, now + held.horizon)
         return held
 
     def _make_room(self, now: int) -> None:

@@ -44,11 +44,12 @@ from proxy.record import (
 ACTORS = 1_024  # kept for the next request with the same token
 
 _GREATEST = sys.float_info.max
+_ALLOWED = Reason.ALLOWED  # looking a member up costs as much as a call
 
 
 def decision(exchange: Exchange, pseudonyms: Pseudonyms) -> Decision:
     """Return the record to write before anything is forwarded, or the whole record of a refusal."""
-    allowed = exchange.reason is Reason.ALLOWED and exchange.grant is not None
+    allowed = exchange.reason is _ALLOWED and exchange.grant is not None
     grant, target, query = exchange.grant, exchange.target, exchange.query
     denial = exchange.denial
     return Decision(
@@ -80,7 +81,7 @@ def decision(exchange: Exchange, pseudonyms: Pseudonyms) -> Decision:
 def completion(exchange: Exchange, pseudonyms: Pseudonyms) -> Completion:  # noqa: ARG001 - one signature for both
     """Return the record to write before the answer leaves."""
     grant, reply, verdict = exchange.grant, exchange.reply, exchange.verdict
-    answered = exchange.reason is Reason.ALLOWED and grant is not None
+    answered = exchange.reason is _ALLOWED and grant is not None
     applied = None
     if answered and grant is not None:
         applied = _obligations(verdict.output if isinstance(verdict, Degraded) else grant.output, grant)

@@ -44,11 +44,12 @@ class Pseudonyms:
         self._input = self._named(secret, b"input")
 
     def _named(self, secret: bytes, purpose: bytes) -> Callable[[bytes], str]:
-        key, prefix = _derive(secret, purpose), self._prefix
+        keyed, prefix = hmac.new(_derive(secret, purpose), digestmod="sha256"), self._prefix
 
         def name(message: bytes) -> str:
-            digest = hmac.digest(key, message, "sha256")[:PSEUDONYM_BYTES]
-            return prefix + base64.urlsafe_b64encode(digest)[:-2].decode()
+            hashed = keyed.copy()  # the key is worked in once
+            hashed.update(message)
+            return prefix + base64.urlsafe_b64encode(hashed.digest()[:PSEUDONYM_BYTES])[:-2].decode()
 
         return name
 

@@ -53,7 +53,7 @@ class Account:
             if not tally.covers(amount, window.limit):
                 return self.refused(budget, cost, now)
         for (_, tally), amount in zip(rows, units, strict=True):
-            tally.add(amount, now)
+            tally.add(amount)
         self.revision += 1
         return self.paid(name, budget, cost, now)
 
@@ -64,7 +64,7 @@ class Account:
             if difference < 0:
                 tally.take_back(-difference, charge.at)
             else:
-                tally.add(difference, now)
+                tally.add(difference)
 
     def paid(self, name: str, budget: Budget, cost: Cost, now: int) -> Charge:
         """Return the receipt of the charge that was made last."""
@@ -97,4 +97,4 @@ class Account:
 
 
 def _states(rows: list[tuple[Window, Tally]], now: int) -> tuple[WindowState, ...]:
-    return tuple([WindowState(window, max(0, window.limit - tally.total), tally.reset(now)) for window, tally in rows])
+    return tuple([WindowState(window, tally.room(window.limit), tally.reset(now)) for window, tally in rows])

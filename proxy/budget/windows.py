@@ -30,22 +30,27 @@ def lifetime(seconds: int) -> int:
 class Tally:
     """The units charged to one window: slice number → units, the oldest first.
 
-    Answers hold for the instant of the last `turn`. The limit is an argument, not a part: a policy that is reloaded
-    with another limit does not forget what was spent.
+    Answers hold for the instant of the last `turn`, which comes before every `add`. The limit is an argument, not a
+    part: a policy that is reloaded with another limit does not forget what was spent.
     """
 
-    __slots__ = ("_seconds", "_slices", "_width", "total")
+    __slots__ = ("_current", "_seconds", "_slices", "_turned", "_width", "total")
 
     def __init__(self, seconds: int, slices: Iterable[tuple[int, int]] = ()) -> None:
         self._seconds = seconds
         self._width = slice_width(seconds)
         self._slices = dict(slices)
         self.total = sum(self._slices.values())
+        self._turned = self._current = -1  # the slice of the last `turn`; the one that is charged
 
     def turn(self, now: int) -> None:
         """Forget the slices that have left the window."""
+        number = now // self._width
+        if number == self._turned:  # within one slice, none leaves
+            return
         slices = self._slices
-        first = self._current(now) - SLICES
+        self._turned, self._current = number, max(number, next(reversed(slices), number))
+        first = self._current - SLICES
         while slices and (oldest := next(iter(slices))) < first:
             self.total -= slices.pop(oldest)
 
@@ -53,11 +58,14 @@ class Tally:
         """Say whether there is room. Nothing always fits, also into a window that a settlement has overdrawn."""
         return units == 0 or self.total + units <= limit
 
-    def add(self, units: int, now: int) -> None:
+    def room(self, limit: int) -> int:
+        """Return how many units there is room for."""
+        return limit - self.total if limit > self.total else 0
+
+    def add(self, units: int) -> None:
         """Charge the current slice."""
         if units:
-            current = self._current(now)
-            self._slices[current] = self._slices.get(current, 0) + units
+            self._slices[self._current] = self._slices.get(self._current, 0) + units
             self.total += units
 
     def take_back(self, units: int, at: int) -> None:
@@ -73,6 +81,7 @@ class Tally:
         elif spent:
             del self._slices[charged]
             self.total -= spent
+            self._turned = -1  # it may have been the current one, under a clock that went back
 
     def wait(self, units: int, limit: int, now: int) -> int | None:
         """Return the whole seconds until the window covers the units; 0: it does; None: it never will."""
@@ -89,10 +98,6 @@ class Tally:
         """Return the whole seconds until units come back: a whole window, where none are spent."""
         oldest = next(iter(self._slices), None)
         return self._seconds if oldest is None else self._until_gone(oldest, now)
-
-    def _current(self, now: int) -> int:
-        number = now // self._width
-        return max(number, next(reversed(self._slices), number))
 
     def _until_gone(self, number: int, now: int) -> int:
         gone = (number + SLICES + 1) * self._width

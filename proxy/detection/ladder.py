@@ -37,4 +37,4 @@ def due(use: DetectorUse, score: Score, finding: SequenceFinding | None) -> Due 
         found.append(Due(use.on_suspicion, Reason.ANOMALOUS_INPUT))
     if finding is not None and use.sequences is not None and use.sequences.mode is Mode.ENFORCE:
         found.append(Due(use.sequences.rung(finding), Reason.SUSPICIOUS_SEQUENCE, finding.since))
-    return max(found, key=lambda one: one.rung.height, default=None)
+    return max(found, key=lambda one: one.rung.height) if found else None

@@ -7,7 +7,6 @@ IEEE/ACM Transactions on Networking 6(2), 1998). A source is an address; the adm
 Not guaranteed: fairness between clients behind one address (`proxy.adapters.places` has it, after authentication).
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from secrets import token_hex
 from typing import Any
@@ -31,25 +30,26 @@ class Capacity:
         self._app = app
         self._requests = requests
         self._on_refused = on_refused
-        self._sources: Counter[object] = Counter()
+        self._sources: dict[object, int] = {}  # requests under way, by source
         self.under_way = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer that there is no room."""
         peer: Peer = scope["state"]["peer"]
         source = source_of(peer.address)
-        if self._sources[source] >= self._requests - self.under_way:
+        of_source = self._sources.get(source, 0)
+        if of_source >= self._requests - self.under_way:
             await self._refuse(peer, send)
             return
         self.under_way += 1
-        self._sources[source] += 1
+        self._sources[source] = of_source + 1
         try:
             await self._app(scope, receive, send)
         finally:
             self.under_way -= 1
-            self._sources[source] -= 1
-            if not self._sources[source]:
-                del self._sources[source]
+            of_source = self._sources.pop(source) - 1
+            if of_source:
+                self._sources[source] = of_source
 
     async def _refuse(self, peer: Peer, send: Send) -> None:
         """The connection stays where the request is read to its end: a new handshake would cost more than this."""

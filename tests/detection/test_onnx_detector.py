@@ -190,6 +190,13 @@ def test_a_runtime_that_fails_fails_closed(result) -> None:
     assert caught.value.reason is Reason.DETECTOR_FAILED
 
 
+def test_a_statistic_that_is_no_number_fails_its_batch_wherever_it_stands() -> None:
+    broken = OnnxDetector(facts())
+    broken._session = BrokenSession([np.array([9, 1, np.nan, 9], np.float32), np.zeros((4, 64), np.float32)])
+    with pytest.raises(DependencyFault):
+        asyncio.run(broken.judge(rows(4)))
+
+
 # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

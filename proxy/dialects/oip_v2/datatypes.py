@@ -32,6 +32,9 @@ class Family(Enum):
     TEXT = "text"
 
 
+FLOATS, INTEGERS, TRUTHS, TEXTS = Family  # looking a member up costs as much as a call, and every tensor asks
+
+
 @dataclass(frozen=True, slots=True)
 class Datatype:
     """One datatype. `wire` is None where elements differ in size; BF16's are read as bit patterns."""
@@ -51,10 +54,10 @@ _INTEGER_WIRES = {
 }
 
 DATATYPES: Mapping[str, Datatype] = MappingProxyType(
-    _numbers(Family.FLOAT, (int, float), {"FP16": "<f2", "BF16": "<u2", "FP32": "<f4", "FP64": "<f8"})
-    | _numbers(Family.INTEGER, (int,), _INTEGER_WIRES)
-    | _numbers(Family.TRUTH, (bool,), {"BOOL": "|u1"})
-    | {"BYTES": Datatype("BYTES", Family.TEXT, frozenset({str}), None)}
+    _numbers(FLOATS, (int, float), {"FP16": "<f2", "BF16": "<u2", "FP32": "<f4", "FP64": "<f8"})
+    | _numbers(INTEGERS, (int,), _INTEGER_WIRES)
+    | _numbers(TRUTHS, (bool,), {"BOOL": "|u1"})
+    | {"BYTES": Datatype("BYTES", TEXTS, frozenset({str}), None)}
 )
 
 
@@ -73,7 +76,7 @@ def numbers(kind: Datatype, raw: memoryview) -> NDArray[np.generic]:
     """Return the elements of a tensor of numbers, without a copy (BF16 apart)."""
     assert kind.wire is not None  # noqa: S101 - `strings` reads the others
     found = np.frombuffer(raw, dtype=kind.wire)
-    if kind.family is Family.TRUTH and len(found) and int(found.max()) > 1:
+    if kind.family is TRUTHS and len(found) and int(found.max()) > 1:
         raise Unreadable("BOOL data that is neither 0 nor 1")
     return _from_bf16(found) if kind.name == "BF16" else found
 
@@ -112,7 +115,7 @@ def from_scores(kind: Datatype, rows: NDArray[np.float64], winners: NDArray[np.i
     The step goes up, or down for the others where the winner is 1 already: as `hardening.scores` does it.
     """
     assert kind.wire is not None  # noqa: S101 - only numbers come here
-    if kind.family is not Family.FLOAT:
+    if kind.family is not FLOATS:
         limits = np.iinfo(kind.wire)
         return np.clip(np.trunc(rows), limits.min, limits.max).astype(kind.wire)
     near = _to_bf16(rows) if kind.name == "BF16" else rows.astype(kind.wire)

@@ -11,6 +11,10 @@ import numpy as np
 from proxy.dialects.oip_v2 import tensors
 from proxy.dialects.oip_v2.columns import harden_columns
 from proxy.dialects.oip_v2.datatypes import (
+    FLOATS,
+    INTEGERS,
+    TEXTS,
+    TRUTHS,
     Datatype,
     Family,
     Unreadable,
@@ -99,7 +103,7 @@ def rebuilt(target: Target, query: Query, json: bytes, rest: memoryview, output:
         length = _row_length(tensor.shape, query.cost.rows)
         if raw is None:
             _harden_json(tensor, kind, count, length, output)
-        elif kind.family is Family.TEXT:
+        elif kind.family is TEXTS:
             blocks.append(iter([_harden_strings(tensor, strings(raw, count), length, output)]))
         else:
             blocks.append(_hardened(kind, tensors.checked(raw, kind, count), length, output))
@@ -139,7 +143,7 @@ def _row_length(shape: list[int], rows: int) -> int:
 def _harden_json(tensor: ReplyTensor, kind: Datatype, count: int, length: int, output: Output) -> None:
     assert not isinstance(tensor.data, msgspec.UnsetType)  # noqa: S101 - `_size` saw to it
     data = tensors.flat(tensor.data, kind, count)
-    if kind.family is Family.TEXT:
+    if kind.family is TEXTS:
         tensor.data = _harden_texts(tensor, data, length, output)
     else:
         tensor.data = harden_flat(data, kind.family, length, output)
@@ -147,7 +151,7 @@ def _harden_json(tensor: ReplyTensor, kind: Datatype, count: int, length: int, o
 
 def harden_flat(data: list[Any], family: Family, length: int, output: Output) -> list[Any]:
     """Return numbers, row by row of `length`. A single integer is a label; several may be scaled scores."""
-    if family is Family.TRUTH or (family is Family.INTEGER and length == 1):
+    if family is TRUTHS or (family is INTEGERS and length == 1):
         return data
     shown: list[Any]
     if length == len(data) <= FEW:
@@ -156,7 +160,7 @@ def harden_flat(data: list[Any], family: Family, length: int, output: Output) ->
         shown = [score for at in range(0, len(data), length) for score in harden_row(data[at : at + length], output)]
     else:
         shown = harden_rows(np.array(data, dtype=np.float64).reshape(-1, length), output).ravel().tolist()
-    return list(map(int, shown)) if family is Family.INTEGER else shown
+    return list(map(int, shown)) if family is INTEGERS else shown
 
 
 def _harden_texts(tensor: ReplyTensor, data: Sequence[str], length: int, output: Output) -> list[str]:
@@ -183,7 +187,7 @@ def _hardened(kind: Datatype, raw: memoryview, length: int, output: Output) -> I
     """Yield the hardened data, block by block."""
     found = numbers(kind, raw).reshape(-1, length)
     step = max(1, BLOCK // length)
-    label = kind.family is Family.TRUTH or (kind.family is Family.INTEGER and length == 1)
+    label = kind.family is TRUTHS or (kind.family is INTEGERS and length == 1)
     for at in range(0, len(found), step):
         block = found[at : at + step]
         if label:
@@ -199,11 +203,11 @@ def _hardened(kind: Datatype, raw: memoryview, length: int, output: Output) -> I
 
 NAMED = ("model_name", "model_version", "id")
 _FAMILIES: Mapping[frozenset[type], Family] = {
-    frozenset({bool}): Family.TRUTH,
-    frozenset({int}): Family.INTEGER,
-    frozenset({float}): Family.FLOAT,
-    frozenset({int, float}): Family.FLOAT,
-    frozenset({str}): Family.TEXT,
+    frozenset({bool}): TRUTHS,
+    frozenset({int}): INTEGERS,
+    frozenset({float}): FLOATS,
+    frozenset({int, float}): FLOATS,
+    frozenset({str}): TEXTS,
 }
 
 
@@ -217,7 +221,7 @@ def flat_value(value: object, output: Output, text: TextHardener, depth: int = t
     family = _FAMILIES.get(kinds)
     if family is None or len(value) > tensors.MAX_ELEMENTS:
         raise Unreadable("a value that is not of numbers or strings")
-    if family is Family.TEXT:
+    if family is TEXTS:
         return text(value, output)
     return harden_flat(value, family, len(value), output)
 

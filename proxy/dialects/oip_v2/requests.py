@@ -10,7 +10,7 @@ import numpy as np
 
 from proxy.dialects import strict_json
 from proxy.dialects.oip_v2 import tensors
-from proxy.dialects.oip_v2.datatypes import Datatype, Family, Unreadable, datatype, finite, numbers, strings
+from proxy.dialects.oip_v2.datatypes import FLOATS, TEXTS, Datatype, Unreadable, datatype, finite, numbers, strings
 from proxy.dialects.oip_v2.texts import texts
 from proxy.dialects.parameters import Value, permitted
 from proxy.errors import Malformed, UnsupportedMediaType
@@ -93,7 +93,7 @@ def _read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
     parts = zip(request.inputs, kinds, tensors.cut(rest, sizes), strict=True)
     features: Features | Texts | None = _joined([_features(*part) for part in parts])
     # after which every shape is known to be one
-    if features is None and all(kind.family is Family.TEXT for kind in kinds):
+    if features is None and all(kind.family is TEXTS for kind in kinds):
         pieces = zip(request.inputs, tensors.cut(rest, sizes), strict=True)
         features = texts([(tensor.shape, tensor.data or None, raw) for tensor, raw in pieces], len(body))
     return Query(
@@ -171,7 +171,7 @@ def _features(tensor: RequestTensor, kind: Datatype, raw: memoryview | None) -> 
     """Return the tensor as (rows, numbers); None for a tensor of strings. A tensor without rows has one."""
     count = tensors.elements(tensor.shape, kind)
     data = None if isinstance(tensor.data, msgspec.UnsetType) else tensors.flat(tensor.data, kind, count)
-    if kind.family is Family.TEXT:
+    if kind.family is TEXTS:
         if raw is not None:
             strings(raw, count)
         return None
@@ -184,7 +184,7 @@ def _features(tensor: RequestTensor, kind: Datatype, raw: memoryview | None) -> 
             raise Unreadable("a number beyond float64") from exc
     assert raw is not None  # noqa: S101 - `_size` saw to it
     found = numbers(kind, tensors.checked(raw, kind, count))
-    if kind.family is Family.FLOAT and not finite(found):
+    if kind.family is FLOATS and not finite(found):
         raise Unreadable("a number that is not finite")  # JSON has none either
     with np.errstate(over="ignore"):  # beyond FP32: infinite here as above, and refused by the detector's gate
         single = np.require(found, dtype=np.float32, requirements="A")  # where they lie, if they are FP32

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from proxy.dialects.oip_v2.datatypes import Datatype, Family, Unreadable
+from proxy.dialects.oip_v2.datatypes import TEXTS, Datatype, Unreadable
 from proxy.exchange import Headers
 
 MAX_TENSORS = 64  # inputs or outputs in one message
@@ -68,7 +68,7 @@ def elements(shape: list[int], kind: Datatype) -> int:
     if not 0 < len(shape) <= MAX_RANK or min(shape) < 1:
         raise Unreadable("shape")
     count = math.prod(shape)
-    if count > (MAX_TEXTS if kind.family is Family.TEXT else MAX_ELEMENTS):
+    if count > (MAX_TEXTS if kind.family is TEXTS else MAX_ELEMENTS):
         raise Unreadable("shape too large")
     return count
 
