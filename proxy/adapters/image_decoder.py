@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from proxy.detection.encoded import MAX_IMAGES, MAX_PIXELS, WORK, Encoded, Floats, encoded, numbers
+from proxy.detection.encoded import MAX_IMAGES, MAX_PIXELS, WORK, Encoded, Floats, check_pixels, encoded, numbers
 from proxy.errors import Malformed
 from proxy.reasons import Reason
 
@@ -36,6 +36,7 @@ def rows(images: Sequence[Encoded]) -> Floats:
 
 def _grey(image: Encoded) -> NDArray[np.uint8]:
     """Return the luma (ITU-R BT.601) of every pixel, shape (height, width); of a large image of every few."""
+    check_pixels(image)
     try:
         return _decoded(image)
     except Exception as exc:  # Pillow's readers raise whatever they run into

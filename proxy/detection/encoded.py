@@ -35,6 +35,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_INDEXED = 3  # the colour type whose pixels are numbers of colours
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_ANIMATED = frozenset({b"acTL", b"fcTL", b"fdAT"})
@@ -62,7 +63,10 @@ class Encoded:
 
 
 def encoded(data: bytes) -> Encoded:
-    """Return what is in a file. Raise Malformed(SCHEMA_MISMATCH) where it is not exactly one PNG or JPEG image."""
+    """Return what is in a file. Raise Malformed(SCHEMA_MISMATCH) where it is not exactly one PNG or JPEG image.
+
+    It costs what the file's bytes cost: a PNG's pixels are counted by `check_pixels`.
+    """
     if data.startswith(PNG):
         found = _png(data)
     elif data.startswith(JPEG):
@@ -71,8 +75,6 @@ def encoded(data: bytes) -> Encoded:
         _refuse("neither PNG nor JPEG")
     if not 0 < found.pixels <= MAX_PIXELS:
         _refuse(f"an image of {found.width} x {found.height} pixels; at most {MAX_PIXELS:,} are decoded")
-    if not found.jpeg:
-        _check_lines(found)
     return found
 
 
@@ -116,8 +118,10 @@ def _png(data: bytes) -> Encoded:
         if name in _PNG_KEPT:
             if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
                 _refuse("a PNG chunk with a wrong checksum")
-            if name != names[-1] and name in names:
+            if name in names and not name == names[-1] == b"IDAT":
                 _refuse("a PNG chunk that stands twice")
+            if name == b"PLTE" and b"IDAT" in names:
+                _refuse("a PNG whose palette comes after its pixels")
             kept.append(data[at:end])
             names.append(name)
         elif name[:1].isupper():
@@ -125,14 +129,18 @@ def _png(data: bytes) -> Encoded:
         else:
             names.append(b"")  # parts those before it from those behind
         at = end
-    if names[1] != b"IHDR" or len(kept[1]) != 25 or names.count(b"IHDR") != 1 or b"IDAT" not in names:
+    if names[1] != b"IHDR" or len(kept[1]) != 25 or b"IDAT" not in names:
         _refuse("a PNG without its header or its pixels")
+    if kept[1][17] == _INDEXED and b"PLTE" not in names:
+        _refuse("a PNG without its palette")
     width, height = (int.from_bytes(kept[1][start : start + 4]) for start in (8, 12))
     return Encoded(width, height, b"".join(kept), jpeg=False)
 
 
-def _check_lines(image: Encoded) -> None:
+def check_pixels(image: Encoded) -> None:
     """Refuse pixels that are not exactly as many as the header says: a decoder would show the missing ones black."""
+    if image.jpeg:
+        return
     at = len(PNG)
     depth, colour, *_, interlaced = image.data[at + 16 : at + 21]
     bits = depth * _SAMPLES.get(colour, 0)
@@ -192,7 +200,7 @@ def _jpeg(data: bytes) -> Encoded:
         elif marker == _SCAN:
             kept.append(_scans(data, at))
         at = end
-    if frame is None or len(frame) != 6 + 3 * frame[5] or frame[0] != 8 or frame[5] not in {1, 3, 4}:
+    if frame is None or len(frame) < 6 or len(frame) != 6 + 3 * frame[5] or frame[0] != 8 or frame[5] not in {1, 3, 4}:
         _refuse("a JPEG without a frame of 8 bits and 1, 3 or 4 components")
     height, width = (int.from_bytes(frame[start : start + 2]) for start in (1, 3))
     return Encoded(width, height, b"".join(kept), jpeg=True)

@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from proxy.dialects import loose_json, strict_json
+from proxy.dialects import lone, loose_json, strict_json
+from proxy.dialects.lone import APART, alone
 from proxy.dialects.loose_json import JSON_HEADERS, Json, encode, unreadable
 from proxy.errors import Malformed, MethodNotAllowed
 from proxy.exchange import (
@@ -117,7 +118,9 @@ def _picked(value: Json, sought: _Sought, rows: int, output: Output, *, each: bo
         return (_scores if here[0] else _labels)(value, 1 if each else rows, output)
     steps = {pointer[0] for pointer, _ in sought}
     if isinstance(value, dict) and (named := [name for name in value if name in steps - {EACH}]):
-        return {
+        beside = {name: value[name] for name in named if ((name,), True) in sought}
+        together = beside if len(beside) > 1 else {}
+        shown = {
             name: _picked(
                 value[name],
                 [(pointer[1:], scores) for pointer, scores in sought if pointer[0] == name],
@@ -126,11 +129,26 @@ def _picked(value: Json, sought: _Sought, rows: int, output: Output, *, each: bo
                 each=each,
             )
             for name in named
+            if name not in together
         }
+        if together:
+            shown |= _scores(together, 1 if each else rows, output)
+        return _in_one_place(shown, output, one_row=each or rows == 1)
     if isinstance(value, list) and steps == {EACH} and not each and len(value) == rows:
         inner = [(pointer[1:], scores) for pointer, scores in sought]
         return [_picked(entry, inner, rows, output, each=True) for entry in value]
     raise unreadable("nothing that a pointer names")
+
+
+def _in_one_place(shown: dict[str, Json], output: Output, *, one_row: bool) -> Json:
+    """Return what was picked of an object, where it has one place of scores, or all may leave."""
+    if output.top_k is None and not output.label_only:
+        return shown
+    apart = {name: entry for name, entry in shown.items() if not (one_row and isinstance(alone(entry), float))}
+    places = lone.places(list(apart.values())) if one_row else lone.column_places(shown)
+    if places + (len(apart) < len(shown)) > 1:
+        raise unreadable("scores in several places" + APART)
+    return shown
 
 
 def _scores(value: Json, rows: int, output: Output) -> Json:

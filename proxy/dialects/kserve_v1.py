@@ -95,10 +95,7 @@ class KserveV1(loose_json.WithoutStreams):
             raise Malformed(detail="no rows")
         if not isinstance(request.signature_name, msgspec.UnsetType):
             permitted("signature_name", request.signature_name, allowed)
-        features: Inputs | None = loose_json.features(rows)
-        if features is None:
-            features = images.of_rows(rows, len(body))
-        return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, features)
+        return Query(Cost(rows=len(rows)), encoded, JSON_HEADERS, _features(request, rows, len(body)))
 
     def harden(self, target: Target, query: Query, reply: Reply, output: Output) -> Hardened:
         """Rebuild the reply from the rows in it."""
@@ -107,6 +104,13 @@ class KserveV1(loose_json.WithoutStreams):
         else:
             shown = _shown(target, query, loose_json.read_reply(reply), output)
         return Hardened(JSON_HEADERS, encode(shown))
+
+
+def _features(request: _Predict | _Examples, rows: list[Json], size: int) -> Inputs | None:
+    if isinstance(request, _Examples) and request.context:  # may hold any input of every example: no row is the whole
+        return None
+    found = loose_json.features(rows)
+    return images.of_rows(rows, size) if found is None else found
 
 
 def _rows(request: _Predict) -> list[Json]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_DEPTH = 16  # of a value
+APART = ", and top_k or label_only must know which belong together"  # what an auditor reads of an answer refused here
 
 
 def alone(value: Any) -> float | None:
@@ -36,6 +37,8 @@ def _scores(value: Any, depth: int) -> int:
         value, depth = value[0], depth - 1
     if isinstance(value, dict) and depth:
         return sum(_scores(entry, depth - 1) for entry in value.values())
+    if isinstance(value, list) and depth and not all(type(entry) in {int, float} for entry in value):
+        return int(sum(_scores(entry, depth - 1) for entry in value) == 1)  # `["setosa", 0.9]`; more are a row
     return int(isinstance(value, float))
 
 

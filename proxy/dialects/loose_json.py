@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from proxy.dialects import lone
-from proxy.dialects.lone import MAX_DEPTH, alone
+from proxy.dialects.lone import APART, MAX_DEPTH, alone
 from proxy.errors import Malformed, UnsupportedMediaType, UpstreamFault
 from proxy.exchange import Features, Headers, Output, Query, Reply, Target
 from proxy.hardening.scores import harden_row
@@ -138,8 +138,10 @@ def harden_rows(value: Json, rows: int, output: Output, depth: int = MAX_DEPTH) 
     """Return what each of several rows got; an object has such a list under every name. Raise as `harden` does."""
     if isinstance(value, dict):
         harden(dict.fromkeys(value), output)  # only the names
-        if depth == 0 or (_most(output) is not None and lone.column_places(value) > 1):
-            raise unreadable("nesting, or scores in several places")
+        if depth == 0:
+            raise unreadable("nesting")
+        if _most(output) is not None and lone.column_places(value) > 1:
+            raise unreadable("scores in several places" + APART)
         shown = {name: harden_rows(column, rows, output, depth - 1) for name, column in value.items()}
         return _side_by_side(value, shown, output)
     if not isinstance(value, list) or len(value) != rows:
@@ -266,14 +268,14 @@ def _score_key(values: Sequence[Mapping[str, Json]], output: Output) -> str | No
     if single and not (nameless and _most(output) is not None):
         return found.pop()
     if _most(output) is not None:  # each may be a row by itself, or a class
-        msg = "objects of scores in a list"
+        msg = "objects of scores in a list" + APART
         raise ValueError(msg)
     return None
 
 
 def _refuse_scattered(values: Sequence[Json], output: Output) -> None:
     if _most(output) is not None and lone.places(values) > 1:
-        msg = "scores in several places"
+        msg = "scores in several places" + APART
         raise ValueError(msg)
 
 
@@ -286,7 +288,7 @@ def _columns(value: Mapping[str, Json], output: Output) -> list[str]:
         if set(map(type, entry)) == {str} and len(entry) in {len(lists[row]) for row in rows}
     ]  # fmt: skip
     if words and len(rows) > 1 and _most(output) is not None:
-        msg = "words beside scores of several kinds"
+        msg = "words beside scores of several kinds" + APART
         raise ValueError(msg)
     return [*rows, *words] if words and len(rows) == 1 else []
 

@@ -45,6 +45,11 @@ def harden_prose(row: Sequence[str], output: Output) -> list[str]:
     return harden_text(row, output) if any(map(_CLASSIFIED.fullmatch, row)) else list(row)
 
 
+def holds_class(text: str) -> bool:
+    """Say whether a string is a classification: a score and its class."""
+    return _CLASSIFIED.fullmatch(text) is not None
+
+
 def _classified(row: Sequence[re.Match[str]], output: Output) -> list[str]:
     """Harden the scores, keep the best, and put equals in the order of their classes: no order tells more than they."""
     if any(_FRACTION.search(match["rest"]) for match in row):

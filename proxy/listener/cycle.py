@@ -13,6 +13,7 @@ from proxy.errors import RequestError
 from proxy.listener.rejection import INTERNAL, problem
 
 JOINED_BYTES = 65_536  # a body below this is copied behind its head: one TLS record and one write instead of two
+MAX_PIECES = 256  # of a body that waits: each costs some 50 bytes beside its own, and a chunk may have a single one
 
 
 class Conversation(Protocol):
@@ -54,6 +55,8 @@ class Cycle(RequestResponseCycle):
             self._pieces = [piece]
         else:
             self._pieces.append(piece)
+            if len(self._pieces) > MAX_PIECES:
+                self._pieces = [b"".join(self._pieces)]
         self._waiting += len(piece)
         self.message_event.set()
         return self._waiting

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zlib
 
@@ -17,7 +18,17 @@ from PIL import Image
 from proxy.adapters import image_detector
 from proxy.adapters.image_decoder import headers, rows
 from proxy.adapters.image_detector import ImageDetector
-from proxy.detection.encoded import JPEG, MAX_IMAGES, MAX_PARTS, MAX_PIXELS, MAX_SCANS, PICTURE, PNG, encoded, numbers
+from proxy.detection.encoded import (
+    JPEG,
+    MAX_IMAGES,
+    MAX_PARTS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    PICTURE,
+    PNG,
+    encoded,
+    numbers,
+)
 from proxy.detection.fit import Subject, fit
 from proxy.detection.graph import build, inspect
 from proxy.detection.picture import SIDE
@@ -157,6 +168,8 @@ ANIMATED = saved(
 START = PHOTO.index(b"\xff\xda")
 FRAME = PHOTO.index(b"\xff\xc0")
 SIZE = int.from_bytes(PHOTO[FRAME + 2 : FRAME + 4])
+INDEXED = saved(GREY, mode="P")
+PALETTE = INDEXED.index(b"PLTE") - 4
 
 
 @pytest.mark.parametrize(
@@ -186,19 +199,24 @@ SIZE = int.from_bytes(PHOTO[FRAME + 2 : FRAME + 4])
         (b"", "neither PNG nor JPEG"),
         (ANIMATED, "several frames"),
         (with_chunk(PLAIN, b"ABCD", b""), "nobody knows"),
-        (with_chunk(PLAIN, b"IHDR", PLAIN[16:29]), "without its header"),
+        (with_chunk(PLAIN, b"IHDR", PLAIN[16:29]), "stands twice"),
         (PLAIN[:-12] + chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", b"") + PLAIN[-12:], "stands twice"),
         (PLAIN[:20] + b"\1" + PLAIN[21:], "wrong checksum"),
         (PLAIN[:-16] + bytes([PLAIN[-16] ^ 1]) + PLAIN[-15:], "wrong checksum"),
         (PNG + header(4, 4) + chunk(b"IEND", b""), "without its header or its pixels"),
         (PNG + header(4, 4, colour=5) + chunk(b"IDAT", b"xxxx") + chunk(b"IEND", b""), "not compressed"),
         (PNG + header(4, 4, 3) + chunk(b"IDAT", zlib.compress(bytes(12))) + chunk(b"IEND", b""), "cannot be decoded"),
+        (INDEXED[:PALETTE] + INDEXED[INDEXED.index(b"IDAT") - 4 :], "without its palette"),
+        (INDEXED[:PALETTE] + chunk(b"PLTE", bytes(768)) + INDEXED[PALETTE:], "stands twice"),
+        (PLAIN[:-12] + chunk(b"PLTE", bytes(768)) + PLAIN[-12:], "after its pixels"),
         (PNG + header(4, 4) + chunk(b"IDAT", b"nonsense") + chunk(b"IEND", b""), "not compressed"),
         (PHOTO[:FRAME] + PHOTO[FRAME : FRAME + 2 + SIZE] * 2 + PHOTO[FRAME + 2 + SIZE :], "several frames"),
         (PHOTO[: FRAME + 1] + b"\xc9" + PHOTO[FRAME + 2 :], "marker 0xc9"),
         (PHOTO[: FRAME + 4] + b"\x0c" + PHOTO[FRAME + 5 :], "8 bits"),
         (PHOTO[: FRAME + 9] + b"\2" + PHOTO[FRAME + 10 :], "8 bits"),
         (PHOTO[:FRAME] + PHOTO[FRAME + 2 + SIZE :], "without a frame"),
+        (PHOTO[:FRAME] + b"\xff\xc0\0\2" + PHOTO[FRAME + 2 + SIZE :], "without a frame"),
+        (PHOTO[:FRAME] + b"\xff\xc0\0\7\x08\0\1\0\1" + PHOTO[FRAME + 2 + SIZE :], "without a frame"),
         (PHOTO[:START] + PHOTO[START:-2] * (MAX_SCANS + 1) + PHOTO[-2:], "scans"),
         (PHOTO[:START] + b"\xff\xda\0\2\xff\xd9", "cannot be decoded"),
         (PHOTO[:2] + b"\xff\xfe\0\2" * (MAX_PARTS + 1) + PHOTO[2:], "segments"),
@@ -292,6 +310,25 @@ async def test_inline_and_in_the_thread_are_the_same_judgement(detector, monkeyp
         assert await detector.judge(images(PLAIN, PLAIN)) == here
     with pytest.raises(Malformed, match="ends early"):
         await detector.judge(images(PLAIN[:40]))
+
+
+async def test_many_small_images_are_decoded_in_the_thread(detector) -> None:
+    where: list[str] = []
+
+    def read() -> list[bytes]:
+        where.append(threading.current_thread().name)
+        return [saved(GREY[:1, :1])] * 200
+
+    await detector.judge(Images(read, image_detector.INLINE_BYTES))
+    assert where[-1].startswith("hip-images")
+
+
+def test_no_pixel_is_unpacked_while_headers_are_read() -> None:
+    """A few bytes can hold a million pixels, and the event loop reads the headers."""
+    damaged = PNG + header(1200, 1200) + chunk(b"IDAT", b"nonsense") + chunk(b"IEND", b"")
+    found = headers([damaged])
+    with pytest.raises(Malformed, match="not compressed"):
+        rows(found)
 
 
 async def test_the_loop_goes_on_while_a_large_image_is_decoded(detector) -> None:

@@ -244,6 +244,7 @@ BAD = {
     "cut": saved(HELD[0], "JPEG")[:-100],
     "gif": saved(HELD[0], "GIF"),
     "text": b"\x89PNG and nothing else",
+    "no-frame": b"\xff\xd8\xff\xc0\0\2\xff\xda\0\2\xff\xd9",
 }
 
 

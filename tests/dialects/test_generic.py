@@ -7,7 +7,7 @@ import pytest
 from proxy.dialects import DIALECTS, spoken
 from proxy.dialects.generic import Generic
 from proxy.errors import Malformed, MethodNotAllowed, UpstreamFault
-from proxy.exchange import Action, Form, Output, Reply, Target
+from proxy.exchange import Action, Cost, Form, Output, Query, Reply, Target
 from proxy.reasons import Reason
 
 FORM = Form(
@@ -90,3 +90,35 @@ def test_only_what_is_named_leaves_and_hardened():
 def test_an_answer_of_another_form_does_not_leave(reply):
     with pytest.raises(UpstreamFault):
         shown(reply)
+
+
+APART = [  # pointers, rows, the reply, and what leaves of it where one class may; None: nothing
+    ("an object", ("a", "b"), 1, {"a": 0.91, "b": 0.07, "c": 1}, {"a": 0.91}),
+    ("columns", ("a", "b"), 2, {"a": [0.91, 0.2], "b": [0.07, 0.8]}, {"a": [0.91, 0.0], "b": [0.0, 0.8]}),
+    (
+        "rows",
+        ("r/*/a", "r/*/b"),
+        2,
+        {"r": [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}]},
+        {"r": [{"a": 0.9}, {"b": 0.8}]},
+    ),
+    ("two objects", ("x/a", "y/b"), 1, {"x": {"a": 0.91}, "y": {"b": 0.07}}, None),
+    ("an object and a number", ("a", "y/b"), 1, {"a": 0.91, "y": {"b": 0.07}}, None),
+    ("columns in two objects", ("x/a", "y/b"), 2, {"x": {"a": [0.9, 0.2]}, "y": {"b": [0.1, 0.8]}}, None),
+    ("two rows of scores", ("a", "b"), 1, {"a": [0.9, 0.1], "b": [0.3, 0.7]}, {"a": [0.9, 0.0], "b": [0.0, 0.7]}),
+    ("a score and a label", ("x/a",), 1, {"x": {"a": 0.91}, "label": 3}, {"x": {"a": 0.91}, "label": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "pointers", "rows", "reply", "leaves"), APART, ids=[case[0] for case in APART])
+def test_scores_under_several_pointers_are_one_row(name, pointers, rows, reply, leaves):
+    form = Form("/classify", ("data", "rows"), None, tuple(tuple(one.split("/")) for one in pointers), (("label",),))
+    if leaves is None:
+        with pytest.raises(UpstreamFault, match="top_k or label_only must know"):
+            shown(reply, rows, form)
+    else:
+        assert shown(reply, rows, form) == leaves
+    query = Query(Cost(rows=rows), b"", ())
+    said = Reply(200, JSON, json.dumps(reply).encode())
+    coarse = json.loads(Generic(form).harden(INFER, query, said, Output("coarse", decimals=2)).body)
+    assert coarse == {key: entry for key, entry in reply.items() if key != "c"}

@@ -79,6 +79,16 @@ def test_a_row_that_is_more_or_less_than_one_image_is_refused_when_read(row) -> 
         kserve({"instances": [{"b64": B64}, row]})
 
 
+def test_examples_with_a_common_context_are_not_judged_without_it() -> None:
+    """TensorFlow reads an input from the context where an example has none: the image beside it would be a decoy."""
+    for example in ({"decoy": {"b64": B64}}, {"decoy": [1.5, 2.5]}):
+        target = Target(Action.INFER, "m", form="examples")
+        body: dict[str, object] = {"examples": [example]}
+        assert KserveV1().read(target, JSON, json.dumps(body).encode(), {}).features is not None
+        body["context"] = {"image": {"b64": B64_OTHER}}
+        assert KserveV1().read(target, JSON, json.dumps(body).encode(), {}).features is None
+
+
 def test_files_of_torchserve() -> None:
     assert torch(FILE, b"image/png") == [FILE]
     assert torch(OTHER, b"application/octet-stream") == [OTHER]

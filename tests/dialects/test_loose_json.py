@@ -131,6 +131,10 @@ SEVERAL = [  # what the fuzzer found: scores of one row that stood in something
     ("objects deep inside", {"x": {"a": [{"score": [0.9]}]}, "y": {"b": {"c": {"score": 0.1}}}}, None),
     ("an object for each", [{"a": {"score": 0.9}}, {"b": {"score": 0.1}}], None),
     ("a score beside an object with one", {"score": 0.9, "b": {"score": 0.1}}, None),
+    ("a label and its score for each", {"first": ["setosa", 0.9], "second": ["virginica", 0.1]}, None),
+    ("labels and scores in lists of one", [[["setosa", 0.9]], [["virginica", 0.1]]], None),
+    ("a score beside nothing for each", {"a": [[0.9], None], "b": [[0.1], None]}, None),
+    ("a label and its score", {"best": ["setosa", 0.9123], "n": 3}, {"best": ["setosa", 0.91], "n": 3}),
     ("one score, deep inside", {"a": {"b": {"score": 0.9123}}, "n": 3}, {"a": {"b": {"score": 0.91}}, "n": 3}),
     ("a 0 or 1 beside each score", [{"a": 0.9, "b": [[1]]}, {"a": 0.1}], None),
     ("rows by name in what one row got", [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}], None),
@@ -142,7 +146,7 @@ SEVERAL = [  # what the fuzzer found: scores of one row that stood in something
 def test_scores_of_one_row_are_found_wherever_they_stand(name, value, shown):
     """Or, where nobody can say which of them belong together, they stay."""
     if shown is None:
-        with pytest.raises(UpstreamFault):
+        with pytest.raises(UpstreamFault, match="top_k or label_only must know"):
             harden(value, BEST)
         assert harden(value, COARSE)
         return
@@ -160,7 +164,7 @@ COLUMNS = [
 @pytest.mark.parametrize(("name", "value", "shown"), COLUMNS, ids=[case[0] for case in COLUMNS])
 def test_columns_of_one_row_are_found_wherever_they_stand(name, value, shown):
     if shown is None:
-        with pytest.raises(UpstreamFault):
+        with pytest.raises(UpstreamFault, match="top_k or label_only must know"):
             harden_rows(value, 2, BEST)
         assert harden_rows(value, 2, COARSE)
     else:

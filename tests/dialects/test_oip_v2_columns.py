@@ -85,8 +85,38 @@ def test_many_rows_are_hardened_in_blocks():
 )
 @pytest.mark.parametrize("output", [BEST, LABEL], ids=["top_k", "label_only"])
 def test_where_nobody_can_say_what_belongs_together_it_is_refused(beside, output):
-    with pytest.raises(UpstreamFault):
+    with pytest.raises(UpstreamFault, match=r"infer: .*top_k or label_only must know which belong together"):
         OIP.harden(INFER, asked(2), reply(SCORES | beside), output)
+
+
+def classified(name, words, binary):
+    """A BYTES tensor, and the bytes behind the JSON."""
+    one = {"name": name, "datatype": "BYTES", "shape": [len(words), 1]}
+    raw = b"".join(len(word).to_bytes(4, "little") + word.encode() for word in words)
+    return (one | {"parameters": {"binary_data_size": len(raw)}}, raw) if binary else (one | {"data": words}, b"")
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
+@pytest.mark.parametrize("output", [BEST, LABEL], ids=["top_k", "label_only"])
+def test_classifications_in_several_outputs_are_refused(output, binary):
+    """Asked for as classifications, the outputs of one score each are strings, and no columns of numbers."""
+    parts = [classified("a", ["0.9:0", "0.2:0"], binary), classified("b", ["0.1:0:x", "0.8:0:x"], binary)]
+
+    def answered(outputs, rest=b""):
+        head = json.dumps({"model_name": "x", "outputs": outputs}).encode()
+        kind = b"application/octet-stream" if rest else b"application/json"
+        length = ((b"inference-header-content-length", b"%d" % len(head)),) if rest else ()
+        return Reply(200, ((b"content-type", kind), *length), head + rest)
+
+    both = answered([one for one, _ in parts], b"".join(raw for _, raw in parts))
+    score = {"name": "c", "datatype": "FP32", "shape": [2, 1], "data": [0.05, 0.05]}
+    label = {"name": "d", "datatype": "BYTES", "shape": [2, 1], "data": ["cat", "dog"]}
+    for refused in (both, answered([parts[0][0], score], parts[0][1])):
+        with pytest.raises(UpstreamFault, match="several outputs of one classification"):
+            OIP.harden(INFER, asked(2), refused, output)
+        assert OIP.harden(INFER, asked(2), refused, ROUND).body
+    assert OIP.harden(INFER, asked(2), answered([parts[0][0], label], parts[0][1]), output).body
+    assert OIP.harden(INFER, asked(2), answered([score, label]), output).body
 
 
 def test_rounding_needs_to_know_nothing():
@@ -119,7 +149,7 @@ def test_numbers_of_a_flat_answer_are_a_row(content, shown):
 
 def test_a_flat_answer_with_numbers_of_several_kinds_is_refused():
     body = json.dumps({"score": 0.91234, "seconds": 3.25}).encode()
-    with pytest.raises(UpstreamFault):
+    with pytest.raises(UpstreamFault, match="top_k or label_only must know"):
         OIP.harden(GENERATE, asked(1), Reply(200, JSON, body), BEST)
 
 

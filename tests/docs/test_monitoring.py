@@ -33,7 +33,7 @@ def _exposed() -> dict[str, set[str]]:
     for registry, page in ((metrics._registry, metrics.exposition()), (workers._registry, workers.exposition([1]))):
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page.decode(), re.MULTILINE):
             collector = registry._names_to_collectors[name]
-            labels = set(collector._labelnames) | ({"le"} if kind == "histogram" else set())
+            labels = set(getattr(collector, "_labelnames", ())) | ({"le"} if kind == "histogram" else set())
             found.update({name + suffix: labels for suffix in SUFFIXES[kind]})
     return found
 

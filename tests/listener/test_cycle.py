@@ -1,5 +1,7 @@
 """How an answer is written: head and small body at once, and nothing that an application could slip between them."""
 
+import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -82,3 +84,30 @@ async def test_the_last_answer_of_a_connection_says_so(recorder: Any, open_house
         assert b"connection" not in (await client.answer())[1]
         assert (await client.answer())[1][b"connection"] == b"close"
         assert await client.end() == b""
+
+
+async def test_a_body_in_very_small_chunks_does_not_cost_a_multiple_while_it_waits(open_house: Any) -> None:
+    content, seen = bytes(range(250)) * 200, bytearray()
+    held = 0
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        nonlocal held
+        while receive.__self__.more_body:  # until the listener has all of it, and nobody has asked for any
+            await asyncio.sleep(0)
+        held, _ = tracemalloc.get_traced_memory()
+        seen.extend((await receive())["body"])
+        await send(OK)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"2\r\n%b\r\n" % content[at : at + 2] for at in range(0, len(content), 2))
+    async with open_house(app, Limits()) as house:
+        client = await house.connect()
+        tracemalloc.start()
+        try:
+            await client.feed(head + chunks + b"0\r\n\r\n")
+            assert (await client.answer())[0] == 200
+        finally:
+            tracemalloc.stop()
+    assert bytes(seen) == content
+    assert held < 10 * len(content)

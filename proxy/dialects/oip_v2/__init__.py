@@ -14,6 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from proxy.dialects.oip_v2 import actions, generate, management, replies, requests, tensors
+from proxy.dialects.oip_v2.datatypes import Unreadable
 from proxy.dialects.oip_v2.stream import EventHardener
 from proxy.errors import Malformed, UpstreamFault
 from proxy.exchange import (
@@ -76,7 +77,8 @@ _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueErr
 
 def _unreadable(target: Target, exc: Exception) -> UpstreamFault:
     """Return the refusal of what is not as the protocol describes it, in our own words."""
-    return UpstreamFault(Reason.UPSTREAM_UNREADABLE, f"{target.action}: {type(exc).__name__}")
+    words = str(exc) if isinstance(exc, Unreadable) else type(exc).__name__
+    return UpstreamFault(Reason.UPSTREAM_UNREADABLE, f"{target.action}: {words}")
 
 
 def _coded(reply: Reply) -> bool:
