@@ -5,6 +5,7 @@ spread over the rounds stands beside it.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -17,6 +18,7 @@ from benchmarks.lab.setting import Setting
 WARM_UP = 0.5  # seconds of the case before its first measurement
 MAX_RATE = 2_000.0  # a second: what our own client asks without being late itself
 BUSY = 0.15  # cores that others may use before a measurement is marked
+IDLE, LOOK_SECONDS, IDLE_SECONDS = 0.05, 0.2, 30.0  # cores; between two looks; that nobody waits longer for
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,20 @@ def _sample(asked: Plan, entry: Entry, seconds: float, table: Table, *, warm: bo
     others, before = Others(), cpu_seconds(pid)
     heard = run(asked, seconds, rate)
     spent, by_others = cpu_seconds(pid) - before, others.cores()
+    _settle(pid)
     if not heard.requests:
         raise NotYet("answers nothing within", seconds, "s")
     return Sample(heard, spent / heard.requests * 1e6, resident_mib(pid), peak_resident_mib(pid), by_others)
+
+
+def _settle(pid: int) -> None:
+    """Wait until a contender has done with what nobody waits for any more: the next one shares its core."""
+    until = time.monotonic() + IDLE_SECONDS
+    while time.monotonic() < until:
+        before = cpu_seconds(pid)
+        time.sleep(LOOK_SECONDS)
+        if cpu_seconds(pid) - before <= IDLE * LOOK_SECONDS:
+            return
 
 
 def _capacity(table: Table, entry: Entry) -> float:

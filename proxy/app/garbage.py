@@ -8,9 +8,13 @@ What they would miss is the weight of what they count: a dead TLS connection is 
 some fifty kilobytes to the C library. So everything is looked through every few seconds too, without what start-up
 loaded. A look stands still for as long as there is much to look at: measured, 30 ms with the budgets of 10,000 callers
 in memory, 0.3 s with all 65,536 that the ledger takes. So the longer one takes, the later comes the next.
+
+glibc keeps what was freed: after ten minutes of hostile load 100 MB of 153 that nobody used. It is told to give pages
+back with every look.
 """
 
 import asyncio
+import ctypes
 import gc
 import time
 from collections.abc import Callable
@@ -19,6 +23,8 @@ from collections.abc import Callable
 THRESHOLDS = (10_000, 50, 100)
 EVERY_SECONDS = 5.0  # between two looks through everything, at least
 SHARE = 0.01  # of the time that goes into them, at most
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # malloc_trim(3); musl has none
 
 
 def settle_garbage() -> None:
@@ -33,4 +39,6 @@ def settle_garbage() -> None:
 def _collect(loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
     begun = clock()
     gc.collect()
+    if _trim is not None:
+        _trim(0)
     loop.call_later(max(EVERY_SECONDS, (clock() - begun) / SHARE), _collect, loop, clock)
