@@ -307,7 +307,7 @@ class Gateway:
         world, call = self._world, story.call
         try:
             story.decision_record = await world.trail.append(decision(story, world.pseudonyms))
-        except Exception:
+        except Exception:  # refused: nothing is in line
             raise
         except BaseException:  # cancelled: the record is in line all the same, and must not come twice
             story.decision_in_line = True
