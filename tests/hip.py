@@ -27,6 +27,27 @@ audit: {directory: audit}
 telemetry: {file: spans.jsonl}
 """
 
+# A policy whose model server is never reached.
+NOWHERE = """\
+version: v1
+issuers:
+  corp: {issuer: "http://127.0.0.1:1", audience: inference-proxy, jwks_file: ../jwks.json,
+         algorithms: [ES256], roles_claim: realm_access.roles}
+upstreams:
+  nowhere: {url: "http://127.0.0.1:9", dialect: oip-v2}
+models:
+  digits: {upstream: nowhere}
+budgets:
+  some: [100 requests/minute]
+outputs:
+  coarse: {decimals: 2}
+rules:
+  - id: analysts
+    allow: {roles: [analyst], actions: [infer, health], models: [digits]}
+    budget: some
+    output: coarse
+"""
+
 _SERVING = re.compile(r"serving on port (\d+), admin on port (\d+)")
 START_SECONDS = 30
 END_SECONDS = 30

@@ -11,30 +11,10 @@ import pytest
 
 from proxy.adapters.mint import mint
 from proxy.demo.identity import DemoIdentityProvider
-from tests.hip import CONFIG, hip_serve
-
-POLICY = """\
-version: v1
-issuers:
-  corp: {issuer: "http://127.0.0.1:1", audience: inference-proxy, jwks_file: ../jwks.json,
-         algorithms: [ES256], roles_claim: realm_access.roles}
-upstreams:
-  nowhere: {url: "http://127.0.0.1:9", dialect: oip-v2}
-models:
-  digits: {upstream: nowhere}
-budgets:
-  some: [100 requests/minute]
-outputs:
-  coarse: {decimals: 2}
-rules:
-  - id: analysts
-    allow: {roles: [analyst], actions: [infer, health], models: [digits]}
-    budget: some
-    output: coarse
-"""
+from tests.hip import CONFIG, NOWHERE, hip_serve
 
 
-def prepare(directory: Path, config: str = CONFIG, policy: str = POLICY) -> Path:
+def prepare(directory: Path, config: str = CONFIG, policy: str = NOWHERE) -> Path:
     mint(directory / "certs", ["localhost"], [])
     (directory / "policy").mkdir()
     (directory / "policy" / "policy.yaml").write_text(policy)
@@ -99,7 +79,7 @@ def test_bad_configuration_never_starts(tmp_path, config, policy, files, said):
     path = prepare(
         tmp_path,
         CONFIG.replace(*config) if config else CONFIG,
-        POLICY.replace(*policy) if policy else POLICY,
+        NOWHERE.replace(*policy) if policy else NOWHERE,
     )
     if files:
         files(tmp_path)
@@ -110,7 +90,7 @@ def test_bad_configuration_never_starts(tmp_path, config, policy, files, said):
 
 
 def test_every_fault_is_told_at_once(tmp_path):
-    path = prepare(tmp_path, policy=POLICY.replace("roles:", "roels:").replace("decimals: 2", "decimals: 99"))
+    path = prepare(tmp_path, policy=NOWHERE.replace("roles:", "roels:").replace("decimals: 2", "decimals: 99"))
     expose(tmp_path)
     said = serve(path).stderr
     assert all(words in said for words in ("roels", "decimals", "chmod 600"))
@@ -125,7 +105,7 @@ def test_no_configuration_at_all(tmp_path):
 def test_it_serves_is_ready_counts_and_ends_in_order(tmp_path):
     identity = DemoIdentityProvider(port=1)
     (tmp_path / "jwks.json").write_bytes(identity.jwks())
-    with hip_serve(tmp_path, POLICY) as hip, httpx.Client(verify=hip.trust(), trust_env=False) as http:
+    with hip_serve(tmp_path, NOWHERE) as hip, httpx.Client(verify=hip.trust(), trust_env=False) as http:
         headers = {"authorization": f"Bearer {identity.token('alice', ['analyst'])}"}
         down = http.get(f"{hip.url}/v2/models/digits/ready", headers=headers)
         assert down.status_code == 502
@@ -148,7 +128,7 @@ def test_it_serves_is_ready_counts_and_ends_in_order(tmp_path):
 def test_a_raw_message_that_the_listener_refuses_has_its_record(tmp_path):
     identity = DemoIdentityProvider(port=1)
     (tmp_path / "jwks.json").write_bytes(identity.jwks())
-    with hip_serve(tmp_path, POLICY) as hip, socket.create_connection(("127.0.0.1", hip.port)) as plain:
+    with hip_serve(tmp_path, NOWHERE) as hip, socket.create_connection(("127.0.0.1", hip.port)) as plain:
         secure = hip.trust().wrap_socket(plain, server_hostname="localhost")
         secure.sendall(b"GET /v2/../secret HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b" 400 " in secure.recv(4096)

@@ -25,7 +25,7 @@ from proxy.adapters.mint import mint
 from proxy.cli.audit import audit_app
 from proxy.demo.identity import DemoIdentityProvider
 from proxy.errors import ConfigError
-from tests.hip import CONFIG, hip_serve
+from tests.hip import CONFIG, NOWHERE, hip_serve
 from tests.servers.running import PYTHON, free_ports, require_environment
 
 RECEIVER = Path(__file__).with_name("syslog_receiver.py")
@@ -184,27 +184,6 @@ def test_a_ca_that_serves_nothing_stops_the_start(text: str, tmp_path: Path) -> 
         second_place(text, tmp_path, "missing.pem")
 
 
-POLICY = """\
-version: v1
-issuers:
-  corp: {issuer: "http://127.0.0.1:1", audience: inference-proxy, jwks_file: ../jwks.json,
-         algorithms: [ES256], roles_claim: realm_access.roles}
-upstreams:
-  nowhere: {url: "http://127.0.0.1:9", dialect: oip-v2}
-models:
-  digits: {upstream: nowhere}
-budgets:
-  some: [100 requests/minute]
-outputs:
-  coarse: {decimals: 2}
-rules:
-  - id: analysts
-    allow: {roles: [analyst], actions: [infer, health], models: [digits]}
-    budget: some
-    output: coarse
-"""
-
-
 def trail(url: str) -> tuple[str, str]:
     check = httpx.get(f"{url}/readyz", trust_env=False).json()["checks"]["trail"]
     return check["health"], check["detail"]
@@ -214,7 +193,7 @@ def test_hip_serve_warns_until_its_collector_is_there(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     (tmp_path / "jwks.json").write_bytes(DemoIdentityProvider(port=1).jwks())
     config = CONFIG.replace("audit: {", f'audit: {{heads: "syslog+tcp://127.0.0.1:{port}", ')
-    with hip_serve(tmp_path, POLICY, config) as hip:
+    with hip_serve(tmp_path, NOWHERE, config) as hip:
         while trail(hip.admin_url)[0] == "ok":
             time.sleep(0.3)
         health, detail = trail(hip.admin_url)
@@ -233,7 +212,7 @@ def test_hip_serve_does_not_start_with_a_second_place_that_is_none(tmp_path: Pat
     (tmp_path / "jwks.json").write_bytes(DemoIdentityProvider(port=1).jwks())
     mint(tmp_path / "certs", ["localhost"], [])
     (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "policy.yaml").write_text(POLICY)
+    (tmp_path / "policy" / "policy.yaml").write_text(NOWHERE)
     (tmp_path / "hip.yaml").write_text(CONFIG.replace("audit: {", f"audit: {{{heads}"))
     command = [sys.executable, "-m", "proxy", "serve", "--config", str(tmp_path / "hip.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
