@@ -203,7 +203,7 @@ async def record_cost(root: Path, rounds: int) -> None:
         taken.append(time.perf_counter() - begin)
         if at % 500 == 0:
             await asyncio.sleep(0.05)  # the thread's turn
-    print(f"three spans, on the request's path: {microseconds(taken)}")
+    print(f"three spans, described and encoded: {microseconds(taken)}")
     await spans.close()
 
 

@@ -1,6 +1,7 @@
 """Spans to OTLP/HTTP and to a file of OTLP JSON lines: `ports.Observer`.
 
-The request only pays for describing its spans and for one append to a bounded queue; a thread encodes and sends. A
+Spans are encoded as soon as their exchange is finished, while all of it is in the processor's caches, and what is kept
+until they leave are bytes; a thread only puts them together and sends them, so that it never has the core for long. A
 full queue refuses the newest and counts it: loss is a number that can be read, never silence. There is no
 TracerProvider (ADR 0006), so there is no sampler, no limit and no `OTEL_*` variable that could switch an audit span
 off, change its ids or send it to a console. It is NOT the system of record.
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from proxy import __version__
-from proxy.adapters.otlp import as_json, as_protobuf, rejected, resource, works
+from proxy.adapters.otlp import json_request, json_span, protobuf_request, protobuf_span, rejected, resource, works
 from proxy.audit.pseudonym import Pseudonyms
-from proxy.audit.trace import Span, spans_of
+from proxy.audit.trace import spans_of
 from proxy.errors import ConfigError, Finding
 from proxy.exchange import Exchange
 from proxy.record import Position
@@ -56,6 +58,14 @@ class SpanCounts:
     error: str  # the last one
 
 
+class _Encoded(msgspec.Struct, frozen=True):
+    """The spans of one exchange."""
+
+    count: int
+    objects: bytes  # as JSON, for the file; empty if there is none
+    messages: bytes  # as protobuf, for the collector; empty if there is none
+
+
 class Spans:
     """Takes finished exchanges, exports their spans in the background."""
 
@@ -66,7 +76,7 @@ class Spans:
             raise ConfigError([Finding("telemetry", 0, 0, "spans cannot be encoded", "see the protobuf package")])
         self._endpoint = None if endpoint is None else _checked(endpoint)
         self._file = None if file is None else _LineFile(file)
-        self._queue: deque[tuple[Span, ...]] = deque()
+        self._queue: deque[_Encoded] = deque()
         self._exchanges = self._refused = self._failed = 0
         self._sent = self._unsent = self._written = self._unwritten = 0
         self._error = ""
@@ -85,13 +95,21 @@ class Spans:
             self._refused += 1
             return
         try:
-            self._queue.append(spans_of(exchange, decision, completion, self._pseudonyms))
+            self._queue.append(self._encoded(exchange, decision, completion))
         except Exception as error:  # noqa: BLE001 - an observer must never disturb the request; the number shows it
             self._failed += 1
-            self._error = f"{type(error).__name__} while describing"
+            self._error = f"{type(error).__name__} while encoding"
             return
         if len(self._queue) == BATCH:
             self._wake.set()
+
+    def _encoded(self, exchange: Exchange, decision: Position | None, completion: Position | None) -> _Encoded:
+        spans = spans_of(exchange, decision, completion, self._pseudonyms)
+        return _Encoded(
+            len(spans),
+            b"" if self._file is None else b",".join([json_span(span) for span in spans]),
+            b"" if self._endpoint is None else b"".join([protobuf_span(span) for span in spans]),
+        )
 
     def counts(self) -> SpanCounts:
         """Return where the spans went so far."""
@@ -129,29 +147,31 @@ class Spans:
         if self._file is not None:
             self._file.close()
 
-    def _batch(self) -> list[Span]:
-        return [span for _ in range(min(BATCH, len(self._queue))) for span in self._queue.popleft()]
+    def _batch(self) -> list[_Encoded]:
+        return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
-    def _export_or_count(self, client: httpx.Client, spans: list[Span]) -> None:
+    def _export_or_count(self, client: httpx.Client, batch: list[_Encoded]) -> None:
+        count = sum([encoded.count for encoded in batch])
         try:
-            self._export(client, spans)
+            self._export(client, batch, count)
         except Exception as error:  # noqa: BLE001 - one bad batch must not end the thread and all later spans with it
-            self._failed += len(spans)
+            self._failed += count
             self._error = f"{type(error).__name__} while exporting"
             _log.exception("a batch of spans is lost")
 
-    def _export(self, client: httpx.Client, spans: list[Span]) -> None:
+    def _export(self, client: httpx.Client, batch: list[_Encoded], count: int) -> None:
         if self._file is not None:
             try:
-                self._file.append(as_json(self._resource, spans))
-                self._written += len(spans)
+                self._file.append(json_request(self._resource, [encoded.objects for encoded in batch]))
+                self._written += count
             except OSError as error:
-                self._unwritten += len(spans)
+                self._unwritten += count
                 self._error = f"span file: {error.strerror}"
         if self._endpoint is not None:
-            taken = self._send(client, self._endpoint, as_protobuf(self._resource, spans), len(spans))
+            body = protobuf_request(self._resource, [encoded.messages for encoded in batch])
+            taken = self._send(client, self._endpoint, body, count)
             self._sent += taken
-            self._unsent += len(spans) - taken
+            self._unsent += count - taken
 
     def _send(self, client: httpx.Client, endpoint: str, body: bytes, count: int) -> int:
         """Return how many spans the collector took."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxy import __version__
+from proxy.adapters.afterwards import Afterwards
 from proxy.adapters.journal import Durability, Failure, Journal, Retention, ensure_keys, read_recipient, second_place
 from proxy.adapters.journal.second_place import SecondPlace
 from proxy.adapters.keys import JwksKeyRing
@@ -120,6 +121,8 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
         pseudonyms = Pseudonyms(keys.pseudonym_secret)
         spans = _spans(settings, here, pseudonyms, seat)
         stack.push_async_callback(spans.close)
+        afterwards = Afterwards((metrics, spans))
+        stack.callback(afterwards.tell)
         certificates = Certificates(tls, upstreams, journal, metrics, clock)
         probing = Probing(standing.current, upstreams, journal, metrics, clock, shared.quarantine)
         recording = _recording(settings, here, standing, journal, clock)
@@ -153,7 +156,7 @@ async def running(config: Path, seat: Seat = ALONE, stages: Stages | None = None
             upstreams=upstreams,
             sequences=sequences,
             trail=journal,
-            observers=(metrics, spans) if recording is None else (metrics, spans, recording),
+            observers=(afterwards,) if recording is None else (afterwards, recording),
             pseudonyms=pseudonyms,
             clock=clock,
             new_id=new_id,

@@ -6,16 +6,18 @@ so that no caller chooses our ids or switches our spans off; its header is read 
 semantic conventions where they are stable, `hip.*` for what is ours.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
 import msgspec
 
-from proxy.audit.describe import judged, spent
+from proxy.audit.describe import judged
 from proxy.audit.inert import inert
 from proxy.audit.pseudonym import Pseudonyms
 from proxy.exchange import Call, Degraded, Exchange, Output
-from proxy.record import Judged, Position, Sequence, Spent
+from proxy.record import Judged, Position
 
 MAX_INT = (1 << 63) - 1  # OTLP integers are signed and have 64 bits; one beyond loses the whole batch
 MAX_SECONDS = 9e9  # the year 2255: its nanoseconds still fit
@@ -24,10 +26,11 @@ OTHER_METHOD = "_OTHER"  # semantic conventions for HTTP: a method that is not o
 SERVER_FAULT = 500
 CLIENT_FAULT = 400
 MAX_TRACEPARENT = 512  # characters; version 00 has 55, a later one may have more
-SHARED = 1_024  # sets of attributes that many spans have in common, kept for the next span
+SHARED = 1_024  # shapes kept for the next span
 
 Value = str | int | float | bool
 Attributes = tuple[tuple[str, Value], ...]
+Own = str | int | float
 
 
 class Kind(IntEnum):
@@ -41,28 +44,39 @@ class Kind(IntEnum):
 INTERNAL, SERVER, CLIENT = Kind  # looking a member up costs as much as a call
 
 
-class Span(msgspec.Struct, frozen=True):
-    """One span, ready to encode: ids in hexadecimal, every string inert, every number in range.
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What all spans of one kind of request have in common: the same object in all of them, to be encoded once.
 
-    `shared` is the same object in all spans that have these attributes in common, so that it can be encoded once.
+    `own` names the attributes whose values each span has itself, with the type of the values.
     """
+
+    name: str
+    kind: Kind
+    error: bool
+    shared: Attributes
+    own: tuple[tuple[str, type[Own]], ...]
+
+
+class Span(msgspec.Struct, frozen=True):
+    """One span, ready to encode: ids in hexadecimal, every string inert, every number in range."""
 
     trace_id: str
     span_id: str
     parent_id: str | None
-    name: str
-    kind: Kind
     start_ns: int
     end_ns: int
-    shared: Attributes
-    own: Attributes
-    error: bool
+    shape: Shape
+    values: tuple[Own, ...]  # of `shape.own`, in its order
     caller: str | None = None  # the caller's `traceparent`, as sent: nobody has read it yet
 
     @property
     def attributes(self) -> Attributes:
         """Return all of them."""
-        return self.shared + self.own
+        return (
+            *self.shape.shared,
+            *[(name, value) for (name, _), value in zip(self.shape.own, self.values, strict=True)],
+        )
 
 
 def spans_of(
@@ -88,6 +102,25 @@ def _detector_span_id(trace_id: str) -> str:
     return f"{int(trace_id[16:], 16) ^ 1:016x}"
 
 
+# Attributes that a span has together, in one string each: such strings are hashed once and compared by identity.
+_ANY = "http.response.status_code:int hip.client hip.incident hip.decision hip.reason"
+_MODEL = "hip.model"
+_FAILED = "error.type"
+_CALLER = "user.hash"
+_SPENT = "hip.budget.rows:int hip.budget.tokens:int"
+_REMAINING = "hip.budget.remaining:int"
+_REVISION = "hip.budget.revision:int"
+_VERDICT = "hip.detector.verdict"
+_DECISION = "hip.journal.stream hip.journal.decision.seq:int hip.journal.decision.hash"
+_COMPLETION = "hip.journal.completion.seq:int hip.journal.completion.hash"
+_ANSWERED = "http.response.status_code:int"
+_JUDGED = "hip.detector.p_value:float hip.detector.statistic:float hip.detector.row:int hip.detector.verdict"
+_SEQUENCE = "hip.sequence.pattern hip.sequence.count:int hip.sequence.limit:int hip.sequence.window:int"
+_DISTANCE = "hip.sequence.distance:float"
+_SEQUENCE_VERDICT = "hip.sequence.verdict"
+_TYPES: Mapping[str, type[Own]] = {"": str, "int": int, "float": float}
+
+
 def _server(
     exchange: Exchange,
     decision: Position | None,
@@ -96,102 +129,84 @@ def _server(
     said: Judged | None,
 ) -> Span:
     call, target, grant, principal = exchange.call, exchange.target, exchange.grant, exchange.principal
-    method = call.method if call.method in METHODS else OTHER_METHOD
-    route = None if target is None else f"{exchange.dialect}/{target.action}"
-    failed = exchange.status >= SERVER_FAULT
-    state = spent(exchange)
+    state, status, reason = exchange.charge or exchange.exhausted, exchange.status, str(exchange.reason)
+    effect = "deny" if exchange.upstream_seconds is None else "allow"
+    names = [_ANY]
+    values: list[Own] = [status, pseudonyms.address(call.peer.address), exchange.event, effect, reason]
+    if grant is None and target is not None and target.model is not None:  # the caller's word: it is kept for nobody
+        names.append(_MODEL)
+        values.append(inert(target.model))
+    if status >= SERVER_FAULT:
+        names.append(_FAILED)
+        values.append(reason)
+    if principal is not None:
+        names.append(_CALLER)
+        values.append(pseudonyms.subject(principal.issuer, principal.subject))
+    if state is not None:
+        names.append(_SPENT)
+        values += (_number(state.cost.rows), _number(state.cost.tokens))
+        if state.states:
+            names.append(_REMAINING)
+            values.append(_number(min([window.remaining for window in state.states])))
+        if exchange.charge is not None:
+            names.append(_REVISION)
+            values.append(_number(exchange.charge.revision))
+    if said is not None:
+        names.append(_VERDICT)
+        values.append(said.verdict)
+    if decision is not None:
+        names.append(_DECISION)
+        values += (decision.stream, decision.seq, decision.hash)
+    if completion is not None:
+        names.append(_COMPLETION)
+        values += (completion.seq, completion.hash)
+    start = _ns(exchange.started)
     applied = None if grant is None else grant.output
     if isinstance(exchange.verdict, Degraded):
         applied = exchange.verdict.output
-    start = _ns(exchange.started)
     return Span(
-        trace_id=exchange.trace_id,
-        span_id=exchange.span_id,
-        parent_id=None,
-        name=("HTTP" if method == OTHER_METHOD else method) + (f" {route}" if route else ""),
-        kind=SERVER,
-        start_ns=start,
-        end_ns=max(start, _ns(exchange.finished)),
-        error=failed,
-        caller=_caller(call),
-        shared=_asked_for(
-            method,
-            route,
+        exchange.trace_id,
+        exchange.span_id,
+        None,
+        start,
+        max(start, _ns(exchange.finished)),
+        _asked_for(
+            call.method if call.method in METHODS else OTHER_METHOD,
+            exchange.dialect,
+            None if target is None else str(target.action),
+            status >= SERVER_FAULT,
             call.peer.tls_version,
             exchange.policy,
             None if grant is None else grant.rule,
             None if principal is None else principal.issuer,
-            exchange.dialect,
-            None if target is None else target.action,
-            None if target is None or grant is None else target.model,  # else the caller's word: it is kept for nobody
+            None if target is None or grant is None else target.model,
             applied,
-            None if state is None else state.budget,
+            None if state is None else state.budget.name,
+            *names,
         ),
-        own=tuple(_told(exchange, decision, completion, pseudonyms, said, state)),
+        tuple(values),
+        _caller(call),
     )
-
-
-def _told(
-    exchange: Exchange,
-    decision: Position | None,
-    completion: Position | None,
-    pseudonyms: Pseudonyms,
-    said: Judged | None,
-    state: Spent | None,
-) -> list[tuple[str, Value]]:
-    """Return what one request alone has: ours, or kept in range here."""
-    principal, target = exchange.principal, exchange.target
-    told: list[tuple[str, Value]] = [
-        ("http.response.status_code", exchange.status),
-        ("hip.client", pseudonyms.address(exchange.call.peer.address)),
-        ("hip.incident", exchange.event),
-        ("hip.decision", "deny" if exchange.upstream_seconds is None else "allow"),
-        ("hip.reason", exchange.reason.value),
-    ]
-    if exchange.grant is None and target is not None and target.model is not None:
-        told.append(("hip.model", inert(target.model)))
-    if exchange.status >= SERVER_FAULT:
-        told.append(("error.type", exchange.reason.value))
-    if principal is not None:
-        told.append(("user.hash", pseudonyms.subject(principal.issuer, principal.subject)))
-    if state is not None:
-        told += (("hip.budget.rows", _value(state.rows)), ("hip.budget.tokens", _value(state.tokens)))
-        if state.remaining:
-            told.append(("hip.budget.remaining", _value(min(state.remaining))))
-        if state.revision is not None:
-            told.append(("hip.budget.revision", _value(state.revision)))
-    if said is not None:
-        told.append(("hip.detector.verdict", said.verdict))
-    if decision is not None:
-        told += (
-            ("hip.journal.stream", decision.stream),
-            ("hip.journal.decision.seq", decision.seq),
-            ("hip.journal.decision.hash", decision.hash),
-        )
-    if completion is not None:
-        told += (
-            ("hip.journal.completion.seq", completion.seq),
-            ("hip.journal.completion.hash", completion.hash),
-        )
-    return told
 
 
 @lru_cache(SHARED)
 def _asked_for(
     method: str,
-    route: str | None,
+    dialect: str | None,
+    action: str | None,
+    failed: bool,
     tls_version: str | None,
     policy: str,
     rule: str | None,
     issuer: str | None,
-    dialect: str | None,
-    action: str | None,
     model: str | None,
     applied: Output | None,
     budget: str | None,
-) -> Attributes:
+    *names: str,
+) -> Shape:
     """Return what all requests of one kind have in common."""
-    return _clean(
+    route = None if action is None else f"{dialect}/{action}"
+    shared = _clean(
         {
             "http.request.method": method,
             "http.route": route,
@@ -209,6 +224,8 @@ def _asked_for(
             "hip.budget": budget,
         }
     )
+    name = ("HTTP" if method == OTHER_METHOD else method) + (f" {route}" if route else "")
+    return Shape(name, SERVER, failed, shared, _apart(names))
 
 
 def _client(exchange: Exchange, server: Span) -> Span:
@@ -217,33 +234,37 @@ def _client(exchange: Exchange, server: Span) -> Span:
     failed = reply is None or reply.status >= CLIENT_FAULT
     upstream = None if grant is None else grant.upstream
     known = upstream if upstream is not None and not upstream.replicas else None  # a replica says where it is itself
-    method = exchange.call.method if exchange.call.method in METHODS else OTHER_METHOD
     return Span(
-        trace_id=exchange.trace_id,
-        span_id=client_span_id(exchange.trace_id),
-        parent_id=exchange.span_id,
-        name=method,
-        kind=CLIENT,
-        start_ns=max(server.start_ns, end - _ns(seconds)),
-        end_ns=max(server.start_ns, end),
-        error=failed,
-        shared=_sent_to(
-            method,
+        exchange.trace_id,
+        client_span_id(exchange.trace_id),
+        exchange.span_id,
+        max(server.start_ns, end - _ns(seconds)),
+        max(server.start_ns, end),
+        _sent_to(
+            exchange.call.method if exchange.call.method in METHODS else OTHER_METHOD,
             None if known is None else known.host,
             None if known is None else known.port,
             None if upstream is None else upstream.name,
             None if reply is None else reply.replica,
+            failed,
+            *(() if reply is None else (_ANSWERED,)),
+            *((_FAILED,) if failed else ()),
         ),
-        own=(
-            *(() if reply is None else (("http.response.status_code", reply.status),)),
-            *((("error.type", exchange.reason.value),) if failed else ()),
-        ),
+        (*(() if reply is None else (reply.status,)), *((str(exchange.reason),) if failed else ())),
     )
 
 
 @lru_cache(SHARED)
-def _sent_to(method: str, host: str | None, port: int | None, upstream: str | None, replica: str | None) -> Attributes:
-    return _clean(
+def _sent_to(
+    method: str,
+    host: str | None,
+    port: int | None,
+    upstream: str | None,
+    replica: str | None,
+    failed: bool,
+    *names: str,
+) -> Shape:
+    shared = _clean(
         {
             "http.request.method": method,
             "server.address": host,
@@ -252,36 +273,41 @@ def _sent_to(method: str, host: str | None, port: int | None, upstream: str | No
             "hip.upstream.replica": replica,
         }
     )
+    return Shape(method, CLIENT, failed, shared, _apart(names))
 
 
 def _detector(exchange: Exchange, server: Span, said: Judged | None) -> Span:
-    seconds = exchange.judge_seconds or 0.0
     end = server.end_ns if exchange.forwarded is None else _ns(exchange.forwarded)
+    shape, values = (_UNSAID, ()) if said is None else _said(said)
     return Span(
-        trace_id=exchange.trace_id,
-        span_id=_detector_span_id(exchange.trace_id),
-        parent_id=exchange.span_id,
-        name="detect",
-        kind=INTERNAL,
-        start_ns=max(server.start_ns, end - _ns(seconds)),
-        end_ns=max(server.start_ns, end),
-        error=False,
-        shared=() if said is None else _judged_by(said.detector, said.digest, said.mode, said.alpha, said.threshold),
-        own=()
-        if said is None
-        else (
-            ("hip.detector.p_value", said.p_value),
-            ("hip.detector.statistic", said.statistic),
-            ("hip.detector.row", said.row),
-            ("hip.detector.verdict", said.verdict),
-            *(() if said.sequence is None else _sequence(said.sequence)),
-        ),
+        exchange.trace_id,
+        _detector_span_id(exchange.trace_id),
+        exchange.span_id,
+        max(server.start_ns, end - _ns(exchange.judge_seconds or 0.0)),
+        max(server.start_ns, end),
+        shape,
+        values,
     )
 
 
+def _said(said: Judged) -> tuple[Shape, tuple[Own, ...]]:
+    names: tuple[str, ...] = (_JUDGED,)
+    values: tuple[Own, ...] = (said.p_value, said.statistic, said.row, said.verdict)
+    shown = said.sequence
+    if shown is not None:
+        names += (_SEQUENCE,)
+        values += (str(shown.pattern), _number(shown.count), _number(shown.limit), _number(shown.window))
+        if shown.distance is not None:
+            names += (_DISTANCE,)
+            values += (shown.distance,)
+        names += (_SEQUENCE_VERDICT,)
+        values += (shown.verdict,)
+    return _judged_by(said.detector, said.digest, said.mode, said.alpha, said.threshold, *names), values
+
+
 @lru_cache(SHARED)
-def _judged_by(detector: str, digest: str, mode: str, alpha: float, threshold: float) -> Attributes:
-    return _clean(
+def _judged_by(detector: str, digest: str, mode: str, alpha: float, threshold: float, *names: str) -> Shape:
+    shared = _clean(
         {
             "hip.detector": detector,
             "hip.detector.digest": digest,
@@ -290,19 +316,15 @@ def _judged_by(detector: str, digest: str, mode: str, alpha: float, threshold: f
             "hip.detector.threshold": threshold,
         }
     )
+    return Shape("detect", INTERNAL, False, shared, _apart(names))
 
 
-def _sequence(shown: Sequence) -> Attributes:
-    return _clean(
-        {
-            "hip.sequence.pattern": shown.pattern,
-            "hip.sequence.count": shown.count,
-            "hip.sequence.limit": shown.limit,
-            "hip.sequence.window": shown.window,
-            "hip.sequence.distance": shown.distance,
-            "hip.sequence.verdict": shown.verdict,
-        }
-    )
+_UNSAID = Shape("detect", INTERNAL, False, (), ())
+
+
+def _apart(names: tuple[str, ...]) -> tuple[tuple[str, type[Own]], ...]:
+    told = [name.partition(":") for name in " ".join(names).split()]
+    return tuple([(name, _TYPES[kind]) for name, _, kind in told])
 
 
 def _caller(call: Call) -> str | None:
@@ -324,9 +346,10 @@ def _clean(values: dict[str, Value | None]) -> Attributes:
 
 
 def _value(value: Value) -> Value:
-    kind = type(value)  # not isinstance: this runs for every attribute of every request
-    if kind is bool or kind is float:
-        return value
-    if kind is int:
-        return value if -MAX_INT <= int(value) <= MAX_INT else max(-MAX_INT, min(int(value), MAX_INT))
-    return inert(str(value))
+    if isinstance(value, str):
+        return inert(str(value))
+    return _number(value) if type(value) is int else value
+
+
+def _number(value: int) -> int:
+    return value if -MAX_INT <= value <= MAX_INT else max(-MAX_INT, min(value, MAX_INT))

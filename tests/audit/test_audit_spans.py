@@ -29,7 +29,7 @@ from proxy.adapters.otlp import SCHEMA, SCOPE, as_json, as_protobuf, link_of, re
 from proxy.adapters.spans import MAX_QUEUED, Spans
 from proxy.audit import trace
 from proxy.audit.inert import MAX_NAME
-from proxy.audit.trace import Span, spans_of
+from proxy.audit.trace import Kind, Shape, Span, spans_of
 from proxy.errors import ConfigError
 from proxy.exchange import Action, Exchange, Reply, Target
 from proxy.reasons import Reason
@@ -51,6 +51,17 @@ def attributes(span: SpanMessage) -> dict[str, Any]:
 
 def parsed(spans: tuple[Span, ...]) -> list[SpanMessage]:
     return list(ExportTraceServiceRequest.FromString(as_protobuf(OWNER, spans)).resource_spans[0].scope_spans[0].spans)
+
+
+def from_json(line: str | bytes) -> list[SpanMessage]:
+    request = json.loads(line)
+    for span in request["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        for owner in (span, *span.get("links", ())):  # hexadecimal ids, where protobuf's own JSON reader wants base64
+            for key in ("traceId", "spanId", "parentSpanId"):
+                if key in owner:
+                    owner[key] = base64.b64encode(bytes.fromhex(owner[key])).decode()
+    message = ParseDict(request, ExportTraceServiceRequest())  # an unknown field would raise
+    return list(message.resource_spans[0].scope_spans[0].spans)
 
 
 async def exported(collector: Collector, *stories: Exchange) -> list[SpanMessage]:
@@ -172,19 +183,9 @@ async def test_the_file_has_one_valid_request_a_line(tmp_path: Path) -> None:
     await spans.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     (line,) = path.read_text().splitlines()
-    request = json.loads(line)
-    for span in request["resourceSpans"][0]["scopeSpans"][0]["spans"]:
-        assert span["traceId"] == story.trace_id
-        for owner in (
-            span,
-            *span.get("links", ()),
-        ):  # OTLP JSON has hexadecimal ids, protobuf's JSON reader wants base64
-            for key in ("traceId", "spanId", "parentSpanId"):
-                if key in owner:
-                    owner[key] = base64.b64encode(bytes.fromhex(owner[key])).decode()
-    message = ParseDict(request, ExportTraceServiceRequest())  # an unknown field would raise
     both = spans_of(story, DECISION, COMPLETION, PSEUDONYMS)
-    assert list(message.resource_spans[0].scope_spans[0].spans) == parsed(both)
+    assert {span.trace_id.hex() for span in parsed(both)} == {story.trace_id}
+    assert from_json(line) == parsed(both)
     assert spans.counts().written == 3
 
 
@@ -313,14 +314,14 @@ def readable(span: Span) -> ReadableSpan:
     parent = None if span.parent_id is None else SpanContext(own.trace_id, int(span.parent_id, 16), is_remote=False)
     caller = link_of(span)
     return ReadableSpan(
-        name=span.name,
+        name=span.shape.name,
         context=own,
         parent=parent,
         resource=OWNER,
         attributes=dict(span.attributes),
         links=[Link(caller)] if caller is not None else [],
-        kind=SpanKind(int(span.kind) - 1),  # the SDK counts from 0, OTLP from 1
-        status=SdkStatus(SdkStatusCode.ERROR if span.error else SdkStatusCode.UNSET),
+        kind=SpanKind(int(span.shape.kind) - 1),  # the SDK counts from 0, OTLP from 1
+        status=SdkStatus(SdkStatusCode.ERROR if span.shape.error else SdkStatusCode.UNSET),
         start_time=span.start_ns,
         end_time=span.end_ns,
         instrumentation_scope=InstrumentationScope(SCOPE, __version__, SCHEMA),
@@ -341,6 +342,27 @@ def test_our_message_is_the_one_that_the_sdk_makes(story: Exchange) -> None:
     spans = spans_of(story, DECISION, COMPLETION, PSEUDONYMS)
     ours = ExportTraceServiceRequest.FromString(as_protobuf(OWNER, spans))
     assert ours == encode_spans([readable(span) for span in spans])
+
+
+SHAPE = Shape(
+    'GET 100%/"a"',
+    Kind.SERVER,
+    error=False,
+    shared=(("half", 0.5), ("flag", True), ("said", '%s\\"\u00e4%')),
+    own=(("text", str), ("number", int), ("share", float)),
+)
+LONG = "\u20ac" * 256  # 768 bytes
+
+
+@pytest.mark.parametrize("text", ["", '"', "\\", "%s%d", "\u00e4\U0001f600", "a" * 127, "a" * 128, LONG])
+@pytest.mark.parametrize("number", [0, 127, 128, 1 << 14, (1 << 56) - 1, (1 << 63) - 1, -1, -(1 << 63)])
+def test_whatever_the_values_are_both_forms_say_what_the_sdk_says(text: str, number: int) -> None:
+    """What is filled in by hand: lengths of every size, and what JSON, or a template, would take for its own."""
+    values = (text, number, 1e-7 if number else 5e300)
+    span = Span("1" * 32, "2" * 16, "3" * 16, 0, (1 << 63) - 1, SHAPE, values)
+    (made,) = parsed((span,))
+    assert [made] == list(encode_spans([readable(span)]).resource_spans[0].scope_spans[0].spans)
+    assert from_json(as_json(OWNER, [span])) == [made]
 
 
 def test_the_environment_cannot_rename_the_resource(monkeypatch: pytest.MonkeyPatch) -> None:
