@@ -28,6 +28,8 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of every event that is whole now. Raise UpstreamFault for what is no event."""
+        if not self._held and (data := _lone(piece)) is not None:
+            return [data]
         seen = max(0, len(self._held) - 3)  # an event's end is at most four bytes long
         self._held += piece
         found: list[bytes] = []
@@ -55,6 +57,13 @@ class Events:
 def event(data: bytes) -> bytes:
     """Return an event. `data` is of one line."""
     return b"data: " + data + b"\n\n"
+
+
+def _lone(piece: bytes) -> bytes | None:
+    """Return the data of a piece that is one event of one line, as most servers write them; None: it may be more."""
+    if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n\n"):
+        return None if b"\r" in piece else piece[6:-2]
+    return None
 
 
 def _data(block: bytes) -> bytes | None:

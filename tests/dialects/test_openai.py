@@ -389,6 +389,18 @@ def test_a_stream_is_paid_as_it_flowed():
     assert hardener.cost == Cost(rows=1, tokens=12)
 
 
+def test_text_is_counted_in_bytes_wherever_it_stands():
+    """What a tool is called with, and what is refused, is text too; a letter may be several bytes."""
+    called = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "é" * 40}}]}
+    said = ({"content": "é" * 40}, {"refusal": "x" * 80}, called, {"content": "x" * 40, "refusal": "é" * 20})
+    for delta in said:
+        hardener = streaming(max_tokens=1000)
+        before = hardener.cost.tokens
+        (found,) = events(hardener.feed(chunk("", choices=[{"index": 0, "delta": delta}])))
+        assert json.loads(found)["choices"][0]["delta"] == delta
+        assert hardener.cost.tokens == before + 20
+
+
 @pytest.mark.parametrize(
     "raw",
     [

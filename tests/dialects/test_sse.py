@@ -16,6 +16,12 @@ STREAMS = [
     (b"data: a\n\n\n\n\ndata: b\n\n", [b"a", b"b"]),
     (b"data: a\n\ndata: forgotten", [b"a", b"forgotten"]),
     (b"data\n\n", [b""]),
+    (b"data: \n\n", [b""]),
+    (b"data: a\rdata: b\n\n", [b"a\nb"]),
+    (b"data: a\r\n\n", [b"a"]),
+    (b"data: a\n\ndata: b\n\n\n", [b"a", b"b"]),
+    (b"data: a\ndata: b\n\n", [b"a\nb"]),
+    (b"data: \xc3\xa9\x0b\n\n", [b"\xc3\xa9\x0b"]),
     (b"", []),
 ]
 

@@ -288,6 +288,30 @@ async def test_a_cut_stream_has_no_last_chunk():
     assert home.reasons == [Reason.ALLOWED, Reason.UPSTREAM_UNREADABLE]
 
 
+@pytest.mark.parametrize("pieces", [(EVENT,), (EVENT, b"data: {}\n\n")], ids=["whole", "cut"])
+async def test_nothing_of_a_stream_is_left_running(pieces):
+    """Nor is the connection asked once more whether its client has gone."""
+    others = asyncio.all_tasks()
+    home, connection = house(*pieces), Connection()
+    await connection.serve(home)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == others
+
+
+async def test_a_connection_that_fails_ends_its_stream_and_says_why():
+    home, connection = house(EVENT, asyncio.Event()), Connection()
+
+    async def broken(message):
+        if message.get("body"):
+            raise RuntimeError("the application out of turn")
+
+    connection.send = broken
+    with pytest.raises(RuntimeError, match="out of turn"):
+        await connection.serve(home)
+    assert home.upstream.open == 0
+    assert home.reasons == [Reason.ALLOWED, Reason.CLIENT_GONE]
+
+
 async def test_a_server_that_stops_ends_its_streams():
     home, connection = house(EVENT, asyncio.Event()), Connection()
     serving = connection.serve(home)

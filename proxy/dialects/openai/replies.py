@@ -2,14 +2,14 @@
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 from proxy.dialects.loose_json import encode
-from proxy.dialects.openai.logprobs import harden_place
+from proxy.dialects.openai.logprobs import ChatLogprobs, TextLogprobs, chat_logprobs, text_logprobs
 from proxy.dialects.openai.requests import input_tokens, tokens
 from proxy.errors import UpstreamFault
 from proxy.exchange import Cost, Output, Query, Target
@@ -20,46 +20,16 @@ MAX_USAGE = 1 << 40  # tokens: more is not a count
 
 T = TypeVar("T")
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_is_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 # ── what it may hold ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Alternative(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: None = None  # the same token again: not repeated
-
-
-class _Place(msgspec.Struct):
-    token: str
-    logprob: float
-    top_logprobs: list[_Alternative] = []
-    bytes: None = None
-
-
-class _GivenAlternative(msgspec.Struct):
-    token: str
-    logprob: float
-
-
-class _GivenPlace(msgspec.Struct):
-    token: str
-    logprob: float
-    top_logprobs: list[_GivenAlternative] | None = None
-
-
-class _ChatLogprobs(msgspec.Struct):
-    content: list[_GivenPlace] | None = None
-    refusal: list[_GivenPlace] | None = None
-
-
-class _TextLogprobs(msgspec.Struct):
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None = None
-    text_offset: list[int] | None = None
+def _bytes(text: str | None) -> int:
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
 
 
 class _Called(msgspec.Struct, omit_defaults=True):
@@ -83,8 +53,10 @@ class _Message(msgspec.Struct, omit_defaults=True):
     @property
     def size(self) -> int:
         """The bytes of its text."""
-        calls = [call.function.arguments or "" for call in self.tool_calls or ()]
-        return sum(len(text.encode()) for text in (self.content or "", self.refusal or "", *calls))
+        size = _bytes(self.content) + _bytes(self.refusal)
+        if self.tool_calls is not None:
+            size += sum([_bytes(call.function.arguments) for call in self.tool_calls])
+        return size
 
 
 _Finish = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -95,14 +67,14 @@ class _ChatChoice(msgspec.Struct):
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: _Finish | None = None
-    logprobs: _ChatLogprobs | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class _TextChoice(msgspec.Struct):
     index: int
     text: str
     finish_reason: _Finish | None = None
-    logprobs: _TextLogprobs | None = None
+    logprobs: TextLogprobs | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -141,6 +113,35 @@ _text_decoder = msgspec.json.Decoder(_TextReply)
 _embeddings_decoder = msgspec.json.Decoder(_Embeddings)
 
 
+# ── what leaves ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _ShownDelta(msgspec.Struct):
+    index: int
+    delta: _Message
+    finish_reason: _Finish | None
+    logprobs: object
+
+
+class _ShownText(msgspec.Struct):
+    index: int
+    text: str
+    finish_reason: _Finish | None
+    logprobs: object
+
+
+_Choice: TypeAlias = _ShownDelta | _ShownText | Mapping[str, object]
+
+
+class _Shown(msgspec.Struct):
+    id: str
+    created: int
+    model: str | None
+    object: str
+    choices: Sequence[_Choice]
+    usage: _Usage | msgspec.UnsetType = msgspec.UNSET
+
+
 # ── what becomes of it ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,40 +163,35 @@ def rebuilt(target: Target, query: Query, data: bytes, output: Output, *, chunk:
 
 def _chat(target: Target, query: Query, data: bytes, output: Output, chunk: bool) -> Shown:
     reply = _chat_decoder.decode(data)
-    choices, size = [], 0
+    choices: list[_Choice] = []
+    size = 0
     for choice in _counted(reply.choices, query):
         said = choice.delta if chunk else choice.message
         if said is None:
             msg = "a choice without a message"
             raise ValueError(msg)
         size += said.size
-        if not chunk:
-            said.role = "assistant"
-        choices.append(
-            {
-                "index": choice.index,
-                ("delta" if chunk else "message"): said if chunk else {"content": None, **msgspec.to_builtins(said)},
-                "finish_reason": choice.finish_reason,
-                "logprobs": _chat_logprobs(choice.logprobs, query, output),
-            }
-        )
-    kind = "chat.completion.chunk" if chunk else "chat.completion"
-    return _answer(target, query, reply, {"object": kind, "choices": choices}, size)
+        scores = chat_logprobs(choice.logprobs, query.alternatives, output)
+        if chunk:
+            choices.append(_ShownDelta(choice.index, said, choice.finish_reason, scores))
+            continue
+        said.role = "assistant"
+        message = {"content": None, **msgspec.to_builtins(said)}
+        rest = {"finish_reason": choice.finish_reason, "logprobs": scores}
+        choices.append({"index": choice.index, "message": message, **rest})
+    return _answer(target, query, reply, "chat.completion.chunk" if chunk else "chat.completion", choices, size)
 
 
 def _text(target: Target, query: Query, data: bytes, output: Output, chunk: bool) -> Shown:  # noqa: ARG001 - one signature
     reply = _text_decoder.decode(data)
     choices = [
-        {
-            "index": choice.index,
-            "text": choice.text,
-            "finish_reason": choice.finish_reason,
-            "logprobs": _text_logprobs(choice.logprobs, query, output),
-        }
+        _ShownText(
+            choice.index, choice.text, choice.finish_reason, text_logprobs(choice.logprobs, query.alternatives, output)
+        )
         for choice in _counted(reply.choices, query)
     ]
-    size = sum(len(choice.text.encode()) for choice in reply.choices)
-    return _answer(target, query, reply, {"object": "text_completion", "choices": choices}, size)
+    size = sum([_bytes(choice.text) for choice in reply.choices])
+    return _answer(target, query, reply, "text_completion", choices, size)
 
 
 def _embeddings(target: Target, query: Query, data: bytes, output: Output, chunk: bool) -> Shown:  # noqa: ARG001 - one signature
@@ -212,12 +208,15 @@ def _embeddings(target: Target, query: Query, data: bytes, output: Output, chunk
 _FORMS = {"chat": _chat, "completions": _text, "embeddings": _embeddings}
 
 
-def _answer(target: Target, query: Query, reply: _ChatReply | _TextReply, said: dict[str, object], size: int) -> Shown:
-    identity = reply.id if _ID.fullmatch(reply.id) else ""
-    body = {"id": identity, "created": reply.created, "model": target.model, **said}
-    if reply.usage is not None:
-        body["usage"] = reply.usage
-    return Shown(encode(body), size, _cost(query, reply.usage))
+def _answer(
+    target: Target, query: Query, reply: _ChatReply | _TextReply, kind: str, choices: Sequence[_Choice], size: int
+) -> Shown:
+    identity = reply.id if _is_id(reply.id) else ""
+    shown = _Shown(identity, reply.created, target.model, kind, choices)
+    if reply.usage is None:
+        return Shown(encode(shown), size, None)
+    shown.usage = reply.usage
+    return Shown(encode(shown), size, _cost(query, reply.usage))
 
 
 def _counted(choices: list[T], query: Query) -> list[T]:
@@ -240,50 +239,6 @@ def estimated(query: Query, text_bytes: int, events: int = 0) -> Cost:
 
 
 # ── scores ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _chat_logprobs(given: _ChatLogprobs | None, query: Query, output: Output) -> object:
-    if given is None or query.alternatives is None or output.label_only:
-        return None
-    return {
-        "content": _places(given.content, query.alternatives, output),
-        "refusal": _places(given.refusal, query.alternatives, output),
-    }
-
-
-def _places(given: Sequence[_GivenPlace] | None, count: int, output: Output) -> list[_Place] | None:
-    if given is None:
-        return None
-    places = []
-    for place in given:
-        others = [(one.token, one.logprob) for one in place.top_logprobs or ()]
-        score, shown = harden_place((place.token, place.logprob), others, count, output)
-        places.append(_Place(place.token, score, [_Alternative(*one) for one in shown]))
-    return places
-
-
-def _text_logprobs(given: _TextLogprobs | None, query: Query, output: Output) -> object:
-    if given is None or query.alternatives is None or output.label_only:
-        return None
-    count, places = query.alternatives, len(given.tokens)
-    tops = given.top_logprobs if given.top_logprobs is not None else [None] * places
-    if not places == len(given.token_logprobs) == len(tops):
-        msg = "logprobs of different lengths"
-        raise ValueError(msg)
-    scores: list[float | None] = []
-    shown: list[dict[str, float] | None] = []
-    for token, score, top in zip(given.tokens, given.token_logprobs, tops, strict=True):
-        if score is None:  # the first token of a prompt has no score
-            if top:
-                msg = "alternatives without a score"
-                raise ValueError(msg)
-            scores.append(None)
-            shown.append(None)
-            continue
-        new, others = harden_place((token, score), list((top or {}).items()), count, output)
-        scores.append(new)
-        shown.append(dict(others) if top is not None else None)
-    return {"tokens": given.tokens, "token_logprobs": scores, "top_logprobs": shown, "text_offset": given.text_offset}
 
 
 def _embedding(given: list[float] | str, output: Output) -> list[float] | str:

@@ -30,7 +30,8 @@ class Chunks:
 
     def feed(self, piece: bytes) -> bytes:
         """Return the events that are whole now."""
-        return b"".join(map(self._shown, self._events.feed(piece)))
+        found = self._events.feed(piece)
+        return self._shown(found[0]) if len(found) == 1 else b"".join(map(self._shown, found))
 
     def end(self) -> bytes:
         """Return an event that the stream's end completed."""
