@@ -4,6 +4,7 @@
     rejection   what we answer to what we do not take
     message     which message is clean (pure)
     capacity    how many requests may be under way
+    rounds      requests that arrive while others are worked on begin together
     peer        who is at the other end of the socket
     protocol    one connection: parser callbacks, deadlines, the answers that we write ourselves
     server      accepting, admitting, draining

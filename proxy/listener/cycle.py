@@ -4,6 +4,7 @@
 end of its request is the last on its connection.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPRequestEvent, HTTPResponseStartEvent
@@ -25,6 +26,10 @@ class Conversation(Protocol):
 
     def resume_reading(self) -> None:
         """The application waits for bytes, or for the end of the connection."""
+        ...
+
+    def streaming(self) -> None:
+        """The answer has begun, and comes in pieces."""
         ...
 
     def failed(self) -> str:
@@ -61,6 +66,12 @@ class Cycle(RequestResponseCycle):
         self.message_event.set()
         return self._waiting
 
+    def give_up(self) -> bytes:
+        """Return what waits of the body, to whoever brings all of it."""
+        pieces, self._pieces, self._waiting = self._pieces or (), None, 0
+        self.message_event.clear()
+        return b"".join(pieces)
+
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next piece of the body; raise the fault that has ended it."""
         if self.waiting_for_100_continue:
@@ -82,10 +93,14 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: ASGISendEvent) -> None:
         """Write a piece of the answer. A head whose whole small body comes next waits for it: one write, not two."""
         if self.response_started:
-            await super().send(message)
+            if not self._writes_chunk(message):
+                await super().send(message)
         elif message["type"] == "http.response.start":
-            if self._announces_small_body(message):
+            fields = dict(message.get("headers", ()))
+            if self._announces_small_body(fields):
                 self._held = message
+            elif self._announces_stream(message, fields):
+                self._begin_stream(message)
             else:
                 await self._begin(message)
         elif self._held is None or message["type"] != "http.response.body":
@@ -96,10 +111,32 @@ class Cycle(RequestResponseCycle):
         else:
             await self._write_whole(self._held, message["body"])
 
-    def _announces_small_body(self, head: HTTPResponseStartEvent) -> bool:
+    def _writes_chunk(self, message: ASGISendEvent) -> bool:
+        """Write a piece of a stream as uvicorn would, which looks at everything each time; the rest is left to it."""
+        if not self.chunked_encoding or self.response_complete or message["type"] != "http.response.body":
+            return False
+        body = message["body"]
+        if not body or not message.get("more_body") or self.disconnected or self.flow.write_paused:
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
+    def _announces_stream(self, head: HTTPResponseStartEvent, fields: Mapping[bytes, bytes]) -> bool:
+        framed = b"content-length" in fields or b"transfer-encoding" in fields or b"connection" in fields
+        blocked = self.flow.write_paused or self.disconnected or self.scope["method"] == "HEAD"
+        return not framed and not blocked and head["status"] == 200
+
+    def _begin_stream(self, head: HTTPResponseStartEvent) -> None:
+        # At once: held until the first piece comes, it saves a write, but its reader wakes up that much later.
+        self._judge_end()
+        self.transport.write(self._head(head, (b"transfer-encoding", b"chunked")))
+        self.keep_alive = self.response_started = self.chunked_encoding = True
+        self.waiting_for_100_continue = False
+        self.conversation.streaming()
+
+    def _announces_small_body(self, fields: Mapping[bytes, bytes]) -> bool:
         if self.scope["method"] == "HEAD":
             return False
-        fields = dict(head.get("headers", ()))
         self._announced = int(fields.get(b"content-length", JOINED_BYTES))
         return self._announced < JOINED_BYTES and b"connection" not in fields
 
@@ -109,16 +146,19 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         self._judge_end()
-        fields = [*self.default_headers, *head["headers"]]
+        self.transport.write(self._head(head) + body)
+        self.keep_alive = self.response_started = self.response_complete = True
+        self.message_event.set()
+        self.on_response()
+
+    def _head(self, head: HTTPResponseStartEvent, *framing: tuple[bytes, bytes]) -> bytes:
+        fields = [*self.default_headers, *head["headers"], *framing]
         if self.last:
             fields.append((b"connection", b"close"))
         block = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
         if not block.count(b"\n") == block.count(b"\r") == len(fields) or b"\0" in block:
             raise RuntimeError("a header field with invalid bytes")
-        self.transport.write(b"".join((STATUS_LINE[head["status"]], block, b"\r\n", body)))
-        self.keep_alive = self.response_started = self.response_complete = True
-        self.message_event.set()
-        self.on_response()
+        return b"".join((STATUS_LINE[head["status"]], block, b"\r\n"))
 
     async def _begin(self, message: ASGISendEvent) -> None:
         """Write the head as uvicorn does, which looks into its fields."""

@@ -42,6 +42,7 @@ class Head(Word, frozen=True):
     path: str
     query: str
     expects_continue: bool
+    length: int  # of the body in bytes; 0: none follows, or one in chunks
 
 
 def clean_target(raw: bytes) -> tuple[str, str]:
@@ -69,11 +70,11 @@ def read_head(method: str, version: str, target: bytes, fields: Fields, limits: 
     _check_host(once.get(b"host"))
     if b"upgrade" in once:  # RFC 9110 section 7.8 lets us ignore it; whoever is behind us might not
         raise Rejected(UNCLEAN, "an upgrade")
-    has_body = _check_framing(once.get(b"transfer-encoding"), once.get(b"content-length"), limits.body_bytes)
+    length = _check_framing(once.get(b"transfer-encoding"), once.get(b"content-length"), limits.body_bytes)
     expect = once.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":  # RFC 9110 section 10.1.1
         raise Rejected(EXPECTATION, "an expectation other than 100-continue")
-    return Head(path, query, expects_continue=expect is not None and has_body)
+    return Head(path, query, expects_continue=expect is not None and length is not None, length=length or 0)
 
 
 def _read_fields(fields: Fields) -> dict[bytes, bytes]:
@@ -100,18 +101,21 @@ def _check_host(host: bytes | None) -> None:
             raise Rejected(UNCLEAN, "no valid Host") from exc
 
 
-def _check_framing(coding: bytes | None, length: bytes | None, body_bytes: int) -> bool:
-    """Say whether a body follows. RFC 9112 section 6.1: both fields at once are an attempt at smuggling."""
+def _check_framing(coding: bytes | None, length: bytes | None, body_bytes: int) -> int | None:
+    """Return how long the body is: 0 of one in chunks, None where none follows.
+
+    RFC 9112 section 6.1: both fields at once are an attempt at smuggling.
+    """
     if coding is not None:
         if length is not None:
             raise Rejected(UNCLEAN, "Transfer-Encoding with Content-Length")
         if coding != b"chunked":
             raise Rejected(CODING, "a transfer coding other than chunked")
-        return True
+        return 0
     if length is None:
-        return False
+        return None
     if not length.isdigit():
         raise Rejected(UNCLEAN, "a Content-Length that is not a number")
     if int(length) > body_bytes:  # the parser has refused what does not fit 64 bits
         raise Rejected(BODY_TOO_LARGE, "a Content-Length above the limit")
-    return int(length) > 0
+    return int(length) or None

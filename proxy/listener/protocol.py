@@ -38,6 +38,8 @@ from proxy.listener.rejection import (
     Rejection,
     answer,
 )
+from proxy.listener.rounds import Rounds
+from proxy.listener.upload import LARGE, Upload
 
 FIELD_OVERHEAD = 4  # bytes of a field line beside its name and value: ": " and CRLF
 FEED_BYTES = 16_384  # given to the parser at once: by how much a section may exceed its cap before it is seen
@@ -66,6 +68,7 @@ class Shared:
     state: Mapping[str, object]  # becomes `scope["state"]`, with the peer
     limits: Limits
     on_refused: Callable[[Refused, Peer], None]
+    rounds: Rounds
 
 
 class Connection(HttpToolsProtocol):
@@ -79,12 +82,14 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)  # uvicorn has set it
         self._limits = shared.limits
         self._on_refused = shared.on_refused
+        self._rounds = shared.rounds
         self._leave = leave
         self._phase = IDLE
         self._began = self._heard = self._moved = self.loop.time()  # of the phase; last byte in; last byte out
         self._messages = 0
         self._head_bytes = self._fields = 0  # of the header or trailer section, as the parser shows it
         self._body_bytes = self._chunks = 0
+        self._length = 0  # of the body, as its head says
         self._raw_bytes = 0  # of the phase, as they arrived
         self._unsent = 0  # bytes that the transport still held at the last sweep
         self._answering: Cycle | None = None
@@ -109,6 +114,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, and give the place away."""
         super().connection_lost(exc)
+        self._rounds.streams.discard(self)
         if self._answering is not None:  # uvicorn tells the message read last only
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -197,6 +203,7 @@ class Connection(HttpToolsProtocol):
         self.scope["path"] = head.path
         self.scope["raw_path"] = head.path.encode("ascii")
         self.scope["query_string"] = head.query.encode("ascii")
+        self._length = head.length
         self._messages += 1
         self._head_bytes = self._fields = 0
         self._enter(BODY)
@@ -249,7 +256,8 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         assert isinstance(cycle, Cycle)  # noqa: S101 - for mypy: nobody else makes cycles
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        begin = super()._start_asgi_task
+        self._rounds.begin(lambda: begin(cycle, app), under_way=len(self.server_state.tasks))
 
     def ask_for_body(self) -> None:
         """Send `100 Continue`, unless the body is here already; the client's clock starts now."""
@@ -262,7 +270,13 @@ class Connection(HttpToolsProtocol):
     def resume_reading(self) -> None:
         """Read on, unless messages wait already: their queue would grow."""
         if not self.pipeline and not self.transport.is_closing():
+            if self._length - self._body_bytes >= LARGE:
+                self._begin_upload()
             self.flow.resume_reading()
+
+    def streaming(self) -> None:
+        """Take note that the answer will be under way for long."""
+        self._rounds.streams.add(self)
 
     def failed(self) -> str:
         """Refuse in the application's place."""
@@ -271,6 +285,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The last byte of an answer: go on with what waits, or wait."""
         self.server_state.total_requests += 1
+        self._rounds.streams.discard(self)
         cycle, self._answering = self._answering, None
         if self.transport.is_closing():
             return
@@ -284,6 +299,27 @@ class Connection(HttpToolsProtocol):
             self._say(self._last_words)
         elif self._phase is IDLE:
             self._enter(IDLE)
+
+    # ── a large body ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_upload(self) -> None:
+        """Let a body go past the parser, once the application waits for it."""
+        waited_for = self._phase is BODY and self.cycle is self._answering and not self._deaf
+        # uvloop's transport of plain TCP cannot change the way of its reading while it reads.
+        if waited_for and self.scheme == "https" and self.transport.get_protocol() is self:
+            self.transport.set_protocol(Upload(self, self.cycle.give_up(), self._length))
+
+    def uploading(self) -> None:
+        """Take note that the client still sends."""
+        self._heard = self.loop.time()
+
+    def uploaded(self, body: bytes) -> None:
+        """Go on with what follows a body, by another parser: this one still waits for what it was not shown."""
+        self.transport.set_protocol(self)
+        self.parser = httptools.HttpRequestParser(self)
+        self._body_bytes = len(body)
+        self.cycle.hold(body)
+        self.on_message_complete()
 
     # ── deadlines ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,6 +352,7 @@ class Connection(HttpToolsProtocol):
                     self._heard = now
                 if elapsed > limits.body_total or now - self._heard > limits.body_idle:
                     self._deaf = True
+                    self.transport.set_protocol(self)  # an upload ends here
                     self.cycle.fail(BodyTimeout(detail="a body that did not end in time"))
             case _:
                 pass

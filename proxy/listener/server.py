@@ -27,6 +27,7 @@ from proxy.listener.admission import Admission
 from proxy.listener.limits import Limits
 from proxy.listener.protocol import Connection, Shared
 from proxy.listener.rejection import Refused
+from proxy.listener.rounds import Rounds
 from proxy.reasons import Reason
 
 BACKLOG = 1_024  # connections that the kernel holds for us
@@ -109,7 +110,7 @@ class Listener:
         self._limits = limits
         self._context = context
         self._server = ServerState()
-        self._shared = Shared(config, self._server, state, limits, on_refused)
+        self._shared = Shared(config, self._server, state, limits, on_refused, Rounds())
         self._admission = Admission(limits.connections, limits.connections_per_source)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -167,12 +168,14 @@ class Listener:
         while self._admission.open:
             self._empty.clear()
             await self._empty.wait()
+        self._shared.rounds.hurry()  # whose client has left meanwhile
         if self._server.tasks:
             await asyncio.wait(self._server.tasks)
 
     async def _cut(self) -> None:
         for connection in list(self._server.connections):
             connection.transport.abort()
+        self._shared.rounds.hurry()
         for task in list(self._server.tasks):
             task.cancel("the listener has drained long enough")
         if self._server.tasks:

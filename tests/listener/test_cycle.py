@@ -86,6 +86,139 @@ async def test_the_last_answer_of_a_connection_says_so(recorder: Any, open_house
         assert await client.end() == b""
 
 
+# ── streams ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STREAM: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"a/b")]}
+
+
+def _piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+class _Writes:
+    """A transport that notes what is written at once."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.seen: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.seen.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_each_piece_of_a_stream_is_one_write(open_house: Any) -> None:
+    found: list[_Writes] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        cycle = send.__self__
+        cycle.transport = writes = _Writes(cycle.transport)
+        found.append(writes)
+        for message in (STREAM, _piece(b"one"), _piece(b"fifteen letters"), _piece(b"", more=False)):
+            await send(message)
+
+    async with open_house(app, Limits()) as house:
+        client = await house.connect()
+        for _ in range(2):  # and the connection lives on
+            await client.feed(GET)
+            assert (await client.answer())[1][b"transfer-encoding"] == b"chunked"
+            body = await client.reader.readuntil(b"0\r\n\r\n")
+            assert body == b"3\r\none\r\nf\r\nfifteen letters\r\n0\r\n\r\n"
+    for writes in found:
+        head, *rest = writes.seen
+        assert (head.startswith(b"HTTP/1.1 200 OK\r\n"), head.endswith(b"\r\n\r\n")) == (True, True)
+        assert rest == [b"3\r\none\r\n", b"f\r\nfifteen letters\r\n", b"0\r\n\r\n"]
+
+
+async def test_the_head_of_a_stream_does_not_wait_for_a_piece_that_is_late(open_house: Any) -> None:
+    go = asyncio.Event()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(STREAM)
+        await go.wait()
+        await send(_piece(b"late"))
+        await send(_piece(b"", more=False))
+
+    async with open_house(app, Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        assert (await client.answer())[0] == 200
+        go.set()
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"4\r\nlate\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [(), (b"one",)], ids=["nothing", "a piece"])
+async def test_a_stream_without_its_end_has_its_head_and_no_last_chunk(open_house: Any, pieces: tuple[bytes]) -> None:
+    async with open_house(_app(STREAM, *map(_piece, pieces), _piece(b"")), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET + GET)
+        assert (await client.answer())[0] == 200
+        assert await client.end() == b"".join(b"3\r\n%b\r\n" % piece for piece in pieces)
+
+
+async def test_an_empty_stream_is_a_whole_answer(open_house: Any) -> None:
+    async with open_house(_app(STREAM, _piece(b"", more=False)), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET.replace(b"GET", b"HEAD") + GET)
+        assert (await client.answer("HEAD"))[0] == 200
+        assert (await client.answer())[0] == 200
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_a_field_of_a_stream_cannot_become_two(open_house: Any, value: bytes) -> None:
+    head = {**STREAM, "headers": [(b"x", value)]}
+    async with open_house(_app(head, _piece(b"one"), _piece(b"", more=False)), Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        status, headers, _ = await client.answer()
+        assert status == 500
+        assert b"set-cookie" not in headers
+
+
+async def test_the_last_stream_of_a_connection_says_so(open_house: Any) -> None:
+    app = _app(STREAM, _piece(b"one"), _piece(b"", more=False))
+    async with open_house(app, Limits(requests_per_connection=1)) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        assert (await client.answer())[1][b"connection"] == b"close"
+        assert await client.end() == b"3\r\none\r\n0\r\n\r\n"
+
+
+async def test_a_stream_goes_at_the_pace_of_its_reader(open_house: Any) -> None:
+    """As long as nobody reads, the application is kept waiting; then every piece arrives, in order."""
+    pieces, sent, all_sent = 400, 0, asyncio.Event()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        nonlocal sent
+        await send(STREAM)
+        for number in range(pieces):
+            await send(_piece(b"%05d" % number * 13_000))
+            sent += 1
+        await send(_piece(b"", more=False))
+        all_sent.set()
+
+    async with open_house(app, Limits()) as house:
+        client = await house.connect()
+        await client.feed(GET)
+        await client.answer()
+        before = -1
+        while before != sent:  # until it stands still
+            before = sent
+            await asyncio.sleep(0.05)
+        assert sent < pieces
+        body = await client.reader.readuntil(b"\r\n")
+        for number in range(pieces):
+            assert body == b"fde8\r\n"
+            assert await client.reader.readexactly(65_002) == b"%05d" % number * 13_000 + b"\r\n"
+            body = await client.reader.readuntil(b"\r\n")
+        assert body == b"0\r\n"
+        await all_sent.wait()
+
+
 async def test_a_body_in_very_small_chunks_does_not_cost_a_multiple_while_it_waits(open_house: Any) -> None:
     content, seen = bytes(range(250)) * 200, bytearray()
     held = 0
