@@ -503,6 +503,7 @@ class Query(Word, frozen=True):
     id: str | None = None  # the caller's own name for the request, which the answer may repeat
     alternatives: int | None = None  # scores beside each word of a text; None: no scores, also if some come
     prose: bool = False  # the strings of the answer are text, whatever numbers they hold
+    behind: bytes | memoryview = b""  # what follows `body`, where it lies in the body that came: never held twice
 
 
 class Score(Word, frozen=True):
@@ -577,6 +578,7 @@ class Outbound(Word, frozen=True):
     target: str  # path and query, as authorised
     headers: Headers
     body: bytes
+    behind: bytes | memoryview = b""  # what follows it
 
 
 class Reply(Word, frozen=True):

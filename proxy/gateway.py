@@ -322,7 +322,7 @@ class Gateway:
         path = call.path[len(cleared.grant.upstream.prefix) :]
         target = f"{path}?{call.query}" if call.query else path
         story.forwarded = world.clock.now()
-        return Outbound(call.method, target, headers, cleared.query.body)
+        return Outbound(call.method, target, headers, cleared.query.body, cleared.query.behind)
 
     # ── 6 to 8 of a stream ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -139,19 +139,21 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
-    def start(self, head: bytes, body: bytes, flight: Flight) -> None:
-        """Write a request; its response will come to `flight`."""
+    def start(self, head: bytes, body: bytes, behind: bytes | memoryview, flight: Flight) -> None:
+        """Write a request, whose body is `body` and what follows `behind` it; its response will come to `flight`."""
         transport = self._transport
         if self._flight is not None:
             raise RuntimeError("a request on a connection that is not free")
         if self._closing or transport is None:
             raise httpx.ConnectError("closed before a request was written")
         self._flight = flight
-        if len(body) <= SMALL_BODY:
-            transport.write(head + body if body else head)
+        if len(body) + len(behind) <= SMALL_BODY:
+            transport.write(b"".join((head, body, behind)))
         else:
             transport.write(head)
             transport.write(body)
+            if behind:
+                transport.write(behind)
         if self._writing:
             self._expect(self._limits.write, httpx.WriteTimeout)
         else:

@@ -8,7 +8,7 @@ that the rows are all that the model will see; the dialect hands them over.
 import asyncio
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,7 @@ class OnnxDetector:
             with np.errstate(over="ignore"):  # infinite then, and refused next
                 rows = rows.astype(np.float32)
         for part in self._chunks(rows):
-            if np.count_nonzero(np.isfinite(part)) != part.size:
+            if np.count_nonzero(np.isfinite(_aligned(part))) != part.size:
                 raise Malformed(Reason.SCHEMA_MISMATCH, "a number that is not a finite float32")
         return rows
 
@@ -104,8 +104,8 @@ class OnnxDetector:
         statistics, sketches = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return statistics, sketches
 
-    def _inputs(self, rows: Features) -> list[dict[str, Features]]:
-        return [{INPUT: part} for part in self._chunks(rows)]
+    def _inputs(self, rows: Features) -> Iterator[dict[str, Features]]:
+        return ({INPUT: _aligned(part)} for part in self._chunks(rows))
 
     def _chunks(self, rows: Features) -> list[Features]:
         if len(rows) <= self._chunk:
@@ -147,6 +147,11 @@ def _detector(facts: DetectorFacts | TextFacts) -> Detector:
 
         return ImageDetector(facts)
     return OnnxDetector(facts)
+
+
+def _aligned(rows: Features) -> Features:
+    """Return rows that begin where a number may; of a large request they may lie elsewhere, and are copied in parts."""
+    return rows if rows.flags.aligned else rows.copy()
 
 
 def _no_numbers() -> Malformed:

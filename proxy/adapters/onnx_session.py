@@ -1,7 +1,7 @@
 """onnxruntime: one thread, no telemetry, and its errors as ours."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def open_session(data: bytes) -> Any:
 
 
 def run_each(
-    session: Any, outputs: Sequence[str], inputs: Sequence[Mapping[str, NDArray[Any]]]
+    session: Any, outputs: Sequence[str], inputs: Iterable[Mapping[str, NDArray[Any]]]
 ) -> list[list[NDArray[np.float32]]]:
     """Return the outputs of one run for each of the inputs. Raise DependencyFault(DETECTOR_FAILED)."""
     try:

@@ -82,15 +82,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         target: bytes,
         fields: Iterable[tuple[bytes, bytes]],
         body: bytes,
+        behind: bytes | memoryview = b"",
         *,
         streaming: bool = False,
     ) -> "Answered":
-        """Do the same without httpx's objects around it, for whoever has no other use for them."""
-        head = request_head(method, target, self._host, fields, len(body))
+        """Do the same without httpx's objects around it. The request's body is `body` and what follows `behind` it."""
+        head = request_head(method, target, self._host, fields, len(body) + len(behind))
         until = asyncio.get_running_loop().time() + self._limits.total
         await self._enter(until)
         try:
-            connection, flight = await self._perform(method, head, body, until, streaming=streaming)
+            connection, flight = await self._perform(method, head, body, behind, until, streaming=streaming)
         except BaseException:
             self._permits.release()
             raise
@@ -133,7 +134,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             self._waiting -= 1
 
     async def _perform(
-        self, method: str, head: bytes, body: bytes, until: float, *, streaming: bool
+        self, method: str, head: bytes, body: bytes, behind: bytes | memoryview, until: float, *, streaming: bool
     ) -> tuple[Connection, Flight]:
         """Return when the response is here: all of it, or its head where it streams."""
         while True:
@@ -142,7 +143,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             reader = ResponseReader(method, self._limits.max_body, closes_end=self._to.context is None)
             flight = Flight(reader, until, streaming=streaming)
             try:
-                connection.start(head, body, flight)
+                connection.start(head, body, behind, flight)
                 while not (reader.complete or (streaming and reader.status)):
                     await flight.progress()
             except Unanswered:
@@ -195,24 +196,35 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
 
 class Pieces(httpx.AsyncByteStream):
-    """The body of a streamed response. Closed before its end, it takes its connection with it."""
+    """The body of a streamed response. Closed before its end, it takes its connection with it.
+
+    It is its own iterator, and says what went wrong in the words of `fault`: each generator around it would be one
+    more to resume for every event.
+    """
+
+    fault: Callable[[httpx.TransportError], Exception] | None = None  # None: as httpx has it
 
     def __init__(self, connection: Connection, flight: Flight, release: Callable[[], None]) -> None:
         self._connection = connection
         self._flight = flight
         self._release: Callable[[], None] | None = release
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         flight = self._flight
-        while True:
-            piece = flight.take()
-            if piece:
-                self._connection.taken(flight)
-                yield piece
-            elif flight.reader.complete:
-                return
-            else:
+        while not flight.pieces:
+            if flight.reader.complete:
+                raise StopAsyncIteration
+            try:
                 await flight.progress()
+            except httpx.TransportError as exc:
+                if self.fault is None:
+                    raise
+                raise self.fault(exc) from exc
+        self._connection.taken(flight)
+        return flight.take()
 
     async def aclose(self) -> None:
         """Give the permit back, once; the connection too, if it is not ours any more."""

@@ -13,9 +13,10 @@ import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -93,7 +94,7 @@ class HttpUpstreamClient:
         route = self._known(upstream)
         with _asking(upstream, route.breaker):
             answered = await route.transport.exchange(
-                request.method, route.target(request), request.headers, request.body
+                request.method, route.target(request), request.headers, request.body, request.behind
             )
         return Reply(answered.status, answered.headers, answered.body)
 
@@ -107,11 +108,18 @@ class HttpUpstreamClient:
         route = self._known(upstream)
         with _asking(upstream, route.breaker):
             answered = await route.transport.exchange(
-                request.method, route.target(request), request.headers, request.body, streaming=True
+                request.method,
+                route.target(request),
+                request.headers,
+                request.body,
+                request.behind,
+                streaming=True,
             )
         pieces = answered.pieces
+        if pieces is not None:
+            pieces.fault = partial(_fault, upstream)
         try:
-            yield Streamed(answered.status, answered.headers, _pieces(upstream, pieces or _whole(answered.body)))
+            yield Streamed(answered.status, answered.headers, pieces or _whole(answered.body))
         finally:
             if pieces is not None:
                 await pieces.aclose()
@@ -234,14 +242,6 @@ def _files(upstream: Upstream) -> tuple[Path, ...]:
 
 async def _whole(body: bytes) -> AsyncIterator[bytes]:
     yield body
-
-
-async def _pieces(upstream: Upstream, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    try:
-        async for piece in pieces:
-            yield piece
-    except httpx.TransportError as exc:
-        raise _fault(upstream, exc) from exc
 
 
 @contextmanager

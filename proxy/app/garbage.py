@@ -10,7 +10,8 @@ loaded. A look stands still for as long as there is much to look at: measured, 3
 in memory, 0.3 s with all 65,536 that the ledger takes. So the longer one takes, the later comes the next.
 
 glibc keeps what was freed: after ten minutes of hostile load 100 MB of 153 that nobody used. It is told to give pages
-back with every look.
+back with every look, and not before: by itself it asks the kernel for each large body and gives it back at once, so
+that every page of the next one is made, and filled with zeros, again.
 """
 
 import asyncio
@@ -24,7 +25,12 @@ THRESHOLDS = (10_000, 50, 100)
 EVERY_SECONDS = 5.0  # between two looks through everything, at least
 SHARE = 0.01  # of the time that goes into them, at most
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # malloc_trim(3); musl has none
+# mallopt(3): its numbers of the two thresholds, and what they become: the largest that it takes, and above every peak.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, OWN_PAGES_BYTES = 1 << 28, 1 << 25
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # malloc_trim(3); musl has none, nor a mallopt
+_tell = getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def settle_garbage() -> None:
@@ -32,6 +38,9 @@ def settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    if _trim is not None and _tell is not None:  # who keeps must also give back
+        _tell(TRIM_THRESHOLD, KEPT_BYTES)
+        _tell(MMAP_THRESHOLD, OWN_PAGES_BYTES)
     loop = asyncio.get_running_loop()
     loop.call_later(EVERY_SECONDS, _collect, loop)
 

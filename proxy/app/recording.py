@@ -112,7 +112,7 @@ class Recording:
         query, principal = exchange.query, exchange.principal
         if query is None or query.features is None or principal is None:
             return
-        if isinstance(query.features, (Texts, Images)) and len(query.body) > MAX_ROW:
+        if isinstance(query.features, (Texts, Images)) and len(query.body) + len(query.behind) > MAX_ROW:
             raise TooLarge
         account = principal.account.encode("utf-8", "surrogatepass")
         tag = blake2b(account, digest_size=8, key=sample.tags).hexdigest()

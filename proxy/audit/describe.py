@@ -71,8 +71,8 @@ def decision(exchange: Exchange, pseudonyms: Pseudonyms) -> Decision:
         obligations=None if grant is None else _obligations(grant.output, grant),
         spent=spent(exchange),
         judged=judged(exchange),
-        input_hash=None if query is None else pseudonyms.input(query.body),
-        input_bytes=None if query is None else len(query.body),
+        input_hash=None if query is None else pseudonyms.input(query.body, query.behind),
+        input_bytes=None if query is None else len(query.body) + len(query.behind),
         status=None if allowed else exchange.status,
         detail=inert(exchange.detail, MAX_DETAIL) if exchange.detail else None,
     )
@@ -255,8 +255,9 @@ def _finite(number: float) -> float:
 
 
 def _upstream_error(exchange: Exchange, reply: Reply) -> UpstreamError:
-    body = b"" if exchange.query is None else exchange.query.body
-    return skeleton(reply.body, reply.value(b"content-type"), _spoken(exchange.call) + b"\n" + body)
+    query = exchange.query
+    given = () if query is None else (b"\n", query.body, query.behind)
+    return skeleton(reply.body, reply.value(b"content-type"), b"".join((_spoken(exchange.call), *given)))
 
 
 def _spoken(call: Call) -> bytes:

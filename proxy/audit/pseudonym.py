@@ -7,7 +7,7 @@ NOT anonymous: who holds the key can look up whom he suspects.
 
 import base64
 import hmac
-from collections.abc import Callable
+from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -43,12 +43,14 @@ class Pseudonyms:
         self._tokens = _Memo(self._named(secret, b"token"))
         self._input = self._named(secret, b"input")
 
-    def _named(self, secret: bytes, purpose: bytes) -> Callable[[bytes], str]:
+    def _named(self, secret: bytes, purpose: bytes) -> "_Name":
         keyed, prefix = hmac.new(_derive(secret, purpose), digestmod="sha256"), self._prefix
 
-        def name(message: bytes) -> str:
+        def name(message: bytes, behind: bytes | memoryview = b"") -> str:
             hashed = keyed.copy()  # the key is worked in once
             hashed.update(message)
+            if behind:
+                hashed.update(behind)
             return prefix + base64.urlsafe_b64encode(hashed.digest()[:PSEUDONYM_BYTES])[:-2].decode()
 
         return name
@@ -65,9 +67,15 @@ class Pseudonyms:
         """Return the name of a token, by its issuer and `jti`."""
         return self._tokens.get(issuer, token_id)
 
-    def input(self, body: bytes) -> str:
-        """Return the name of a request body: equal inputs can be found, inputs cannot be read."""
-        return self._input(body)
+    def input(self, body: bytes, behind: bytes | memoryview = b"") -> str:
+        """Return the name of a request body: equal inputs can be found, inputs cannot be read. `behind` follows it."""
+        return self._input(body, behind)
+
+
+class _Name(Protocol):
+    """The keyed hash of a message, which may come in two parts."""
+
+    def __call__(self, message: bytes, behind: bytes | memoryview = b"") -> str: ...
 
 
 class _Memo:
@@ -75,7 +83,7 @@ class _Memo:
 
     __slots__ = ("_known", "_name")
 
-    def __init__(self, name: Callable[[bytes], str]) -> None:
+    def __init__(self, name: _Name) -> None:
         self._name = name
         self._known: dict[tuple[str, str], str] = {}
 

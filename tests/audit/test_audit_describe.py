@@ -140,6 +140,31 @@ def test_what_may_be_asked_for_beside_the_input_is_recorded_where_the_policy_spe
 # ── pseudonyms ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_an_input_in_two_parts_is_the_same_input() -> None:
+    """A name that was recorded once is found again, however the body is held."""
+    whole = exchange()
+    assert whole.query is not None
+    body = b'{"inputs": []}' + bytes(range(256))
+    whole.query = msgspec.structs.replace(whole.query, body=body)
+    parted = exchange()
+    parted.query = msgspec.structs.replace(whole.query, body=body[:14], behind=memoryview(body)[14:])
+    first, second = decision(whole, PSEUDONYMS), decision(parted, PSEUDONYMS)
+    assert (first.input_hash, first.input_bytes) == (second.input_hash, second.input_bytes)
+    assert second.input_bytes == len(body)
+    assert PSEUDONYMS.input(body[:14]) != second.input_hash
+
+
+def test_what_stands_behind_the_body_never_survives_either() -> None:
+    """An upstream that repeats a string of a binary tensor: the record has the bones only."""
+    story = exchange(reason=Reason.UPSTREAM_ERROR, reply=Reply(500, (), b"CANARY.py:3 " + TRACEBACK))
+    assert story.query is not None
+    for behind, places in ((b"", ("CANARY.py:3", "_base.py:412")), (b"\x09\0\0\0CANARY.py", ("_base.py:412",))):
+        story.query = msgspec.structs.replace(story.query, behind=memoryview(behind))
+        told = completion(story, PSEUDONYMS).upstream_error
+        assert told is not None
+        assert told.places == places
+
+
 def test_names_are_stable_and_apart_by_purpose_key_and_frame() -> None:
     other = Pseudonyms(bytes(32))
     names = [

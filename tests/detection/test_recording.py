@@ -52,7 +52,7 @@ class House:
             status=200,
             reason=Reason.ALLOWED,
             verdict=Passed(),
-            query=SimpleNamespace(features=given, body=body),
+            query=SimpleNamespace(features=given, body=body, behind=b""),
             principal=SimpleNamespace(account=caller),
             started=self.time,
         )

@@ -49,11 +49,13 @@ def texts(*elements):
 @pytest.mark.parametrize("datatype", sorted(DATATYPES.keys() - {"BYTES", "BF16"}))
 def test_numbers_are_read_where_they_lie_and_forwarded_as_they_are(datatype):
     raw = np.array([[1, 0], [0, 1]], dtype=DATATYPES[datatype].wire).tobytes()
-    query = OIP.read(INFER, *message("inputs", [("x", datatype, [2, 2], raw)]), DEFAULTS)
+    headers, body = message("inputs", [("x", datatype, [2, 2], raw)])
+    query = OIP.read(INFER, headers, body, DEFAULTS)
     assert query.features.tolist() == [[1, 0], [0, 1]]
     assert query.cost == Cost(rows=2)
-    head, rest = parts(query.headers, query.body)
+    head, rest = parts(query.headers, query.body + query.behind)
     assert rest == raw
+    assert query.behind.obj is body, "not a copy"
     assert head["inputs"][0]["parameters"] == {"binary_data_size": len(raw)}
 
 
@@ -79,7 +81,7 @@ def test_bytes_elements_are_measured_and_read_when_a_detector_asks():
     raw = texts(b"a", b"\xff\xd8 not text")
     query = OIP.read(INFER, *message("inputs", [("x", "BYTES", [2], raw)]), DEFAULTS)
     assert query.features.read() == [b"a", b"\xff\xd8 not text"]
-    assert query.body.endswith(raw)
+    assert query.behind == raw
 
 
 FOUR = struct.pack("<4f", 1, 2, 3, 4)
@@ -253,11 +255,24 @@ def peak(work):
         tracemalloc.stop()
 
 
-def test_a_request_of_ten_megabytes_costs_its_size_once_more():
+def test_a_request_of_ten_megabytes_costs_nothing_beside_it():
     headers, body = message("inputs", [("x", "FP32", [len(ROWS_OF_TEN), 10], ROWS_OF_TEN.tobytes())])
     most, query = peak(lambda: OIP.read(INFER, headers, body, DEFAULTS))
     assert query.features.shape == ROWS_OF_TEN.shape
-    assert most < 1.5 * TEN_MB
+    assert np.array_equal(query.features, ROWS_OF_TEN)
+    assert most < 0.2 * TEN_MB
+
+
+@pytest.mark.parametrize("place", range(4), ids="number {}".format)
+@pytest.mark.parametrize("letters", range(1, 5), ids="{} letters".format)
+def test_numbers_may_begin_at_any_byte(letters, place):
+    """Wherever a client's JSON ends, they are read; and one that is not finite is found."""
+    name, numbers = "x" * letters, np.frombuffer(FOUR, "<f4").copy()
+    query = OIP.read(INFER, *message("inputs", [(name, "FP32", [2, 2], numbers.tobytes())]), DEFAULTS)
+    assert query.features.tolist() == [[1, 2], [3, 4]]
+    numbers[place] = np.inf
+    with pytest.raises(Malformed):
+        OIP.read(INFER, *message("inputs", [(name, "FP32", [2, 2], numbers.tobytes())]), DEFAULTS)
 
 
 def test_a_reply_of_ten_megabytes_costs_its_size_once_more():

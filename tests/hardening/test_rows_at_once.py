@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.exchange import Output
-from proxy.hardening.matrix import harden_rows, rounded
+from proxy.hardening.matrix import MANY_ROWS, harden_rows, rounded
 from proxy.hardening.scores import harden_row
 
 OUTPUTS = st.builds(
@@ -40,6 +40,24 @@ def test_the_vectorised_form_is_the_plain_form(rows, output):
     shown = harden_rows(given_rows, output)
     assert shown.tolist() == [harden_row(row, output) for row in rows]
     assert given_rows.tolist() == rows, "the raw rows are not written to"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Output("o", label_only=True),
+        *(Output("o", decimals=decimals, top_k=top_k) for decimals in (None, 0, 2) for top_k in (None, 1, 3, 5)),
+    ],
+    ids=lambda output: f"{output.decimals} decimals, top {output.top_k}, label {output.label_only}",
+)
+@pytest.mark.parametrize("decimals", [1, 2, 8], ids="of {} decimals".format)
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+def test_very_many_rows_are_too(kind, decimals, output):
+    """Enough of them for the other way to the highest scores; with few decimals most rows hold equals."""
+    draw = np.random.default_rng(8)
+    raw = draw.dirichlet(np.ones(10), MANY_ROWS) if kind == "probabilities" else draw.normal(0, 5, (MANY_ROWS, 10))
+    rows = np.round(raw, decimals)
+    assert harden_rows(rows, output).tolist() == [harden_row(row, output) for row in rows.tolist()]
 
 
 @given(st.lists(SCORES, min_size=1, max_size=50), st.integers(0, 15))

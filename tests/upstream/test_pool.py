@@ -9,7 +9,7 @@ from raw_upstream import INFER, READY, Step, client, listening, ok, raw_upstream
 
 from proxy.adapters.connection import Limits
 from proxy.adapters.dial import Destination
-from proxy.adapters.transport import PoolFull, UpstreamTransport
+from proxy.adapters.transport import Pieces, PoolFull, UpstreamTransport
 from proxy.adapters.upstream import HttpUpstreamClient
 from proxy.errors import UpstreamFault
 from proxy.exchange import Outbound
@@ -112,6 +112,20 @@ async def test_the_target_goes_out_byte_for_byte() -> None:
 # ── a second attempt ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("size", [0, 1, 65_534, 65_535, 300_000])
+async def test_what_stands_behind_the_body_follows_it(size: int) -> None:
+    """In one message with it, whose length counts both; and the connection serves again."""
+    behind = memoryview(b"\n" + bytes(range(256)) * (size // 256 + 1))[1 : size + 1]
+    async with raw_upstream([]) as server, client() as sending:
+        for _ in range(2):
+            await sending.send(upstream(server.port), Outbound("POST", "/", (), b"{}", behind))
+        for _, request in server.requests:
+            head, _, body = request.partition(b"\r\n\r\n")
+            assert b"content-length: %d" % (2 + size) in head.split(b"\r\n")
+            assert body == b"{}" + behind
+        assert server.connections == [1, 1]
+
+
 async def test_a_connection_that_closed_while_idle_is_not_used() -> None:
     async with raw_upstream([[ok(b"1"), Step.CLOSE]]) as server, client() as sending:
         await sending.send(upstream(server.port), INFER)
@@ -195,6 +209,22 @@ async def test_waiting_for_a_connection_has_an_end() -> None:
         assert await streamed.aread() == b"x"
         await streamed.aclose()
         assert len(server.requests) == 1
+        await pool.aclose()
+
+
+async def test_whoever_reads_through_httpx_hears_of_a_broken_stream_in_its_words() -> None:
+    """And hears it again, not an end, when asking once more."""
+    begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    go = asyncio.Event()
+    async with raw_upstream([[begun, go, b"zz\r\n", Step.CLOSE]]) as server:
+        pool = transport(server.port)
+        reply = await pool.handle_async_request(httpx.Request("POST", "http://u/", extensions={"stream": True}))
+        assert isinstance(reply.stream, Pieces)
+        go.set()
+        for _ in range(2):
+            with pytest.raises(httpx.RemoteProtocolError):
+                await anext(reply.stream)
+        await reply.aclose()
         await pool.aclose()
 
 

@@ -83,7 +83,13 @@ def numbers(kind: Datatype, raw: memoryview) -> NDArray[np.generic]:
 
 def finite(found: NDArray[np.generic]) -> bool:
     """Say whether all numbers are: block by block, in the processor's cache."""
-    return all(np.isfinite(found[at : at + BLOCK]).all() for at in range(0, len(found), BLOCK))
+    blocks = (aligned(found[at : at + BLOCK]) for at in range(0, len(found), BLOCK))
+    return all(np.isfinite(block).all() for block in blocks)
+
+
+def aligned(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers where the processor reads them fastest: where they are, or in a copy."""
+    return numbers if numbers.flags.aligned else numbers.copy()
 
 
 def strings(raw: memoryview, count: int) -> list[bytes]:
@@ -109,8 +115,8 @@ def from_strings(texts: Iterable[str]) -> bytes:
     return b"".join(len(data).to_bytes(LENGTH_BYTES, "little") + data for data in map(str.encode, texts))
 
 
-def from_scores(kind: Datatype, rows: NDArray[np.float64], winners: NDArray[np.intp] | None) -> NDArray[np.generic]:
-    """Return hardened rows in their datatype. Where a narrow datatype has made a tie, `winners` stay ahead by a step.
+def from_scores(kind: Datatype, rows: NDArray[np.float64], raw: NDArray[np.float64] | None) -> NDArray[np.generic]:
+    """Return hardened rows in their datatype. Where a narrow one has made a tie, the winner of `raw` is a step ahead.
 
     The step goes up, or down for the others where the winner is 1 already: as `hardening.scores` does it.
     """
@@ -119,11 +125,12 @@ def from_scores(kind: Datatype, rows: NDArray[np.float64], winners: NDArray[np.i
         limits = np.iinfo(kind.wire)
         return np.clip(np.trunc(rows), limits.min, limits.max).astype(kind.wire)
     near = _to_bf16(rows) if kind.name == "BF16" else rows.astype(kind.wire)
-    if winners is None or kind.name == "FP64":
+    if raw is None or kind.name == "FP64":
         return near
     values = _from_bf16(near) if kind.name == "BF16" else near
-    for row in tied(values, winners):
-        winner, best = winners[row], values[row, winners[row]]
+    for row in tied(values.T):
+        winner = raw[row].argmax()
+        best = values[row, winner]
         up = not (0.5 < float(best) <= 1.0)
         level = np.flatnonzero(values[row] >= best)
         for column in (winner,) if up else level[level != winner]:

@@ -195,8 +195,7 @@ def _hardened(kind: Datatype, raw: memoryview, length: int, output: Output) -> I
             continue
         rows = block.astype(np.float64)
         shown = harden_rows(rows, output)
-        winners = rows.argmax(axis=1) if length > 1 and not output.open else None
-        yield from_scores(kind, shown, winners).tobytes()
+        yield from_scores(kind, shown, None if length == 1 or output.open else rows).tobytes()
 
 
 # ── flat replies of `/generate` ─────────────────────────────────────────────────────────────────────────────────

@@ -87,9 +87,8 @@ def _read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
     if b'"parameters"' in forwarded:  # of which some may have been capped, or left out
         forwarded = _encode(request)
     if len(rest):
-        json = tensors.aligned(forwarded)
-        forwarded, head = b"".join((json, rest)), tensors.binary(len(json))
-        rest = memoryview(forwarded)[len(json) :]
+        forwarded = tensors.aligned(forwarded)
+        head = tensors.binary(len(forwarded))
     parts = zip(request.inputs, kinds, tensors.cut(rest, sizes), strict=True)
     features: Features | Texts | None = _joined([_features(*part) for part in parts])
     # after which every shape is known to be one
@@ -102,6 +101,7 @@ def _read(headers: Headers, body: bytes, allowed: Parameters) -> Query:
         headers=head,
         features=features,
         id=None if isinstance(request.id, msgspec.UnsetType) else request.id,
+        behind=rest,
     )
 
 
@@ -187,7 +187,7 @@ def _features(tensor: RequestTensor, kind: Datatype, raw: memoryview | None) -> 
     if kind.family is FLOATS and not finite(found):
         raise Unreadable("a number that is not finite")  # JSON has none either
     with np.errstate(over="ignore"):  # beyond FP32: infinite here as above, and refused by the detector's gate
-        single = np.require(found, dtype=np.float32, requirements="A")  # where they lie, if they are FP32
+        single = found.astype(np.float32, copy=False)  # where they lie, if they are FP32: perhaps not aligned
     return single.reshape(rows, -1)
 
 
