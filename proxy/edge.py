@@ -53,7 +53,6 @@ class Edge:
         headers = [*answer.headers, *_ALWAYS]
         if isinstance(answer.body, bytes):
             headers.append((b"content-length", b"%d" % len(answer.body)))
-            await _abreast()
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             await _whole(answer.body, send)
         else:
@@ -69,7 +68,7 @@ class _Body:
         self._limit = limit
 
     async def read(self) -> bytes:
-        await _abreast()
+        await asyncio.sleep(0)  # until the others of the round have come as far (`proxy.listener.rounds`)
         whole: io.BytesIO | None = None  # of what comes in pieces: never held twice, as a list and as its join
         size = 0
         while True:
@@ -88,11 +87,6 @@ class _Body:
             whole.write(chunk)
             if not more:
                 return whole.getvalue()
-
-
-async def _abreast() -> None:
-    """Let the others of the round come as far (`proxy.listener.rounds`): they read together, and leave in one burst."""
-    await asyncio.sleep(0)
 
 
 async def _whole(body: bytes, send: Send) -> None:
