@@ -39,7 +39,7 @@ def harden_rows(rows: Scores, output: Output) -> Scores:
         shown = rounded(shown, output.decimals)
         return _lifted(shown, columns, output.decimals, tied(shown)).T
     if (shown == columns).all():
-        return rows
+        return shown.T  # not `rows`: what is held back is 0, and not -0.0
     at = tied(shown)
     return _lifted(shown, columns, None, at[(shown[:, at] != columns[:, at]).any(axis=0)]).T
 

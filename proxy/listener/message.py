@@ -17,6 +17,7 @@ from proxy.listener.rejection import BODY_TOO_LARGE, CODING, EXPECTATION, METHOD
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 MAX_PORT = 65_535
+LENGTH_DIGITS = 19  # of 2^63; leading zeros mean nothing, and Python refuses to read thousands of them
 
 # RFC 3986 section 3.3 without ";" and without "%": servers disagree on what parameters and encoded octets mean, and
 # no model server needs either in a path. "." and ".." are segments that somebody will resolve.
@@ -114,8 +115,8 @@ def _check_framing(coding: bytes | None, length: bytes | None, body_bytes: int) 
         return 0
     if length is None:
         return None
-    if not length.isdigit():
-        raise Rejected(UNCLEAN, "a Content-Length that is not a number")
+    if not length.isdigit() or len(length) > LENGTH_DIGITS:
+        raise Rejected(UNCLEAN, "a Content-Length that is not a number, or one of too many digits")
     if int(length) > body_bytes:  # the parser has refused what does not fit 64 bits
         raise Rejected(BODY_TOO_LARGE, "a Content-Length above the limit")
     return int(length) or None

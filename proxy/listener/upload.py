@@ -5,9 +5,9 @@ with a Content-Length nothing is left for a parser to find: where it ends is kno
 one, the connection's protocol is an `Upload`, which hands the transport the memory to write to. It takes exactly so
 many bytes as are missing; what follows them is the parser's again.
 
-Memory follows what has come, never the word of the client alone: at most `GROWTH` times as much is taken, and not
-before the application asks for the body. Not guaranteed: that a body of less than `LARGE` bytes, or one in chunks,
-comes this way.
+Memory follows what has come, not the word of the client: beyond `FIRST` at most `GROWTH` times as much is taken, and
+nothing before the application asks for the body. Not guaranteed: that a body of less than `LARGE` bytes, or one in
+chunks, comes this way.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import io
 from typing import Protocol
 
 LARGE = 1 << 18  # bytes that are missing of a body: below, the pieces cost less than this does
-FIRST = 3 << 19  # bytes that are taken at once: a body of 1 MB and its head …
-GROWTH = 8  # … and how many times what has come when they are full
+FIRST = LARGE  # bytes that are taken on the word of the client: what is taken is in use, written to or not …
+GROWTH = 4  # … and how many times what has come when they are full
 
 
 class Receiver(Protocol):
@@ -93,6 +93,7 @@ class Upload(asyncio.BufferedProtocol):
         self._receiver.resume_writing()
 
     def _take(self, size: int) -> tuple[io.BytesIO, memoryview]:
-        # Over bytes that nobody else has, so that `getvalue` returns these very bytes and copies nothing.
+        # Over bytes that nobody else has, so that `getvalue` returns these very bytes; it copies them where the
+        # transport still holds a view, as asyncio's does, and uvloop's for a last piece that came by itself.
         memory = io.BytesIO(bytes(min(size, self._length)))
         return memory, memory.getbuffer()

@@ -49,6 +49,18 @@ async def test_refusal_is_a_problem_that_names_no_software(recorder: Any, open_h
         assert not any(word in told for word in (b"uvicorn", b"httptools", b"python", b"llhttp", b"hip/"))
 
 
+async def test_a_length_of_five_thousand_zeros_is_unclean_and_no_fault_of_ours(
+    recorder: Any, open_house: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_house(recorder, Limits()) as house:
+        client = await house.connect()
+        await client.feed(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"0" * 5_000 + b"5\r\n\r\nhello")
+        assert (await client.answer())[0] == 400
+        assert house.refused[0][0].reason is Reason.MALFORMED_MESSAGE
+    assert not recorder.hits
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 # ── caps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
