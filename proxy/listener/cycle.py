@@ -68,9 +68,12 @@ class Cycle(RequestResponseCycle):
 
     def give_up(self) -> bytes:
         """Return what waits of the body, to whoever brings all of it."""
-        pieces, self._pieces, self._waiting = self._pieces or (), None, 0
         self.message_event.clear()
-        return b"".join(pieces)
+        return self._take()
+
+    def _take(self) -> bytes:
+        pieces, self._pieces, self._waiting = self._pieces or (), None, 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next piece of the body; raise the fault that has ended it."""
@@ -85,9 +88,7 @@ class Cycle(RequestResponseCycle):
             return {"type": "http.disconnect"}
         if self.fault is not None:
             raise self.fault
-        pieces, self._pieces, self._waiting = self._pieces or (), None, 0
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        message: HTTPRequestEvent = {"type": "http.request", "body": body, "more_body": self.more_body}
+        message: HTTPRequestEvent = {"type": "http.request", "body": self._take(), "more_body": self.more_body}
         return message
 
     async def send(self, message: ASGISendEvent) -> None:

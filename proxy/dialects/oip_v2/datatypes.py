@@ -83,13 +83,8 @@ def numbers(kind: Datatype, raw: memoryview) -> NDArray[np.generic]:
 
 def finite(found: NDArray[np.generic]) -> bool:
     """Say whether all numbers are: block by block, in the processor's cache."""
-    blocks = (aligned(found[at : at + BLOCK]) for at in range(0, len(found), BLOCK))
+    blocks = (np.require(found[at : at + BLOCK], requirements="A") for at in range(0, len(found), BLOCK))
     return all(np.isfinite(block).all() for block in blocks)
-
-
-def aligned(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers where the processor reads them fastest: where they are, or in a copy."""
-    return numbers if numbers.flags.aligned else numbers.copy()
 
 
 def strings(raw: memoryview, count: int) -> list[bytes]:
